@@ -1,0 +1,3 @@
+//! Flux: the verdict over one HelmRelease.
+pub mod object;
+pub(crate) mod rules;
