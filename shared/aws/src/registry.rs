@@ -1,0 +1,156 @@
+//! [`Registry`] in DynamoDB.
+
+use async_trait::async_trait;
+use aws_sdk_dynamodb::{
+    Client,
+    operation::delete_item::DeleteItemError,
+    types::{AttributeValue, ReturnValuesOnConditionCheckFailure},
+};
+use monitor::{
+    cluster::ClusterRow,
+    ports::{Expected, Page, Registry, StoreError, Stored},
+};
+use serde::Serialize;
+
+use crate::{
+    deployments::{Item, stored},
+    error::{store_error, unreadable},
+};
+
+const SERVICE: &str = "DynamoDB";
+
+/// The hash key of all clusters: one partition, read in order. Environments will have their own.
+const KIND: &str = "cluster";
+
+/// The clusters of one table.
+#[derive(Debug, Clone)]
+pub struct DynamoRegistry {
+    client: Client,
+    table: String,
+}
+
+impl DynamoRegistry {
+    /// Needs a table with the hash key `kind` and the range key `id`.
+    #[must_use]
+    pub fn new(client: Client, table: &str) -> Self {
+        Self { client, table: table.to_owned() }
+    }
+}
+
+#[async_trait]
+impl Registry for DynamoRegistry {
+    async fn get(&self, id: &str) -> Result<Option<ClusterRow>, StoreError> {
+        let output = self
+            .client
+            .get_item()
+            .table_name(&self.table)
+            .set_key(Some(key(id)))
+            .consistent_read(true)
+            .send()
+            .await
+            .map_err(|error| store_error(SERVICE, "GetItem", &error))?;
+        output.item.map(read).transpose()
+    }
+
+    async fn list(&self, limit: usize, after: Option<&str>) -> Result<Page, StoreError> {
+        let limit = limit.clamp(1, 100);
+        let mut rows = Vec::new();
+        let mut start = after.map(key);
+        // One row more than asked for: that DynamoDB could go on doesn't say that
+        // anything follows. More than one round only where rows exceed 1 MB.
+        loop {
+            let missing = i32::try_from(limit + 1 - rows.len()).unwrap_or(1);
+            let output = self
+                .client
+                .query()
+                .table_name(&self.table)
+                .consistent_read(true)
+                .key_condition_expression("#kind = :kind")
+                .expression_attribute_names("#kind", "kind")
+                .expression_attribute_values(":kind", AttributeValue::S(KIND.to_owned()))
+                .limit(missing)
+                .set_exclusive_start_key(start)
+                .send()
+                .await
+                .map_err(|error| store_error(SERVICE, "Query", &error))?;
+            for item in output.items.unwrap_or_default() {
+                rows.push(read(item)?);
+            }
+            start = output.last_evaluated_key.filter(|key| !key.is_empty());
+            if rows.len() > limit {
+                rows.truncate(limit);
+                return Ok(Page { rows, more: true });
+            }
+            if start.is_none() {
+                return Ok(Page { rows, more: false });
+            }
+        }
+    }
+
+    async fn put(&self, row: &ClusterRow, expected: Expected<'_>) -> Result<Stored, StoreError> {
+        let written = write(row)?;
+        let put = self
+            .client
+            .put_item()
+            .table_name(&self.table)
+            .set_item(Some(written.clone()))
+            .return_values_on_condition_check_failure(ReturnValuesOnConditionCheckFailure::AllOld);
+        let put = match expected {
+            Expected::Absent => put.condition_expression("attribute_not_exists(id)"),
+            Expected::Nonce(nonce) => put
+                .condition_expression("#nonce = :nonce")
+                .expression_attribute_names("#nonce", "nonce")
+                .expression_attribute_values(":nonce", AttributeValue::S(nonce.to_owned())),
+        };
+        stored(&written, put.send().await.map(drop))
+    }
+
+    async fn remove(&self, id: &str, nonce: &str) -> Result<Stored, StoreError> {
+        // A row that is gone already counts as removed: the answer of an earlier
+        // try may have been lost, and there is nobody whose row it could be.
+        let answer = self
+            .client
+            .delete_item()
+            .table_name(&self.table)
+            .set_key(Some(key(id)))
+            .condition_expression("attribute_not_exists(id) OR #nonce = :nonce")
+            .expression_attribute_names("#nonce", "nonce")
+            .expression_attribute_values(":nonce", AttributeValue::S(nonce.to_owned()))
+            .send()
+            .await;
+        match answer {
+            Ok(_) => Ok(Stored::Yes),
+            Err(error) => match error.as_service_error() {
+                Some(DeleteItemError::ConditionalCheckFailedException(_)) => Ok(Stored::Lost),
+                _ => Err(store_error(SERVICE, "DeleteItem", &error)),
+            },
+        }
+    }
+}
+
+fn key(id: &str) -> Item {
+    Item::from([
+        ("kind".to_owned(), AttributeValue::S(KIND.to_owned())),
+        ("id".to_owned(), AttributeValue::S(id.to_owned())),
+    ])
+}
+
+fn write(row: &ClusterRow) -> Result<Item, StoreError> {
+    #[derive(Serialize)]
+    struct Record<'a> {
+        kind: &'static str,
+        #[serde(flatten)]
+        row: &'a ClusterRow,
+    }
+    serde_dynamo::to_item(Record { kind: KIND, row })
+        .map_err(|error| unreadable(format!("the row of cluster {} could not be written", row.id), error))
+}
+
+fn read(item: Item) -> Result<ClusterRow, StoreError> {
+    let id = item.get("id").and_then(|id| id.as_s().ok()).cloned().unwrap_or_default();
+    serde_dynamo::from_item(item)
+        .map_err(|error| unreadable(format!("the row of cluster {id} can't be read"), error))
+}
+
+#[cfg(test)]
+mod tests;

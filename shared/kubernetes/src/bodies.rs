@@ -1,0 +1,168 @@
+//! Bodies in memory: each has a bound, and all of them together have one.
+
+use std::sync::Arc;
+
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+
+/// The largest bound that a single body may be given.
+pub(crate) const LARGEST: usize = 8 * 1024 * 1024;
+
+/// All bodies that share, as long as they fit.
+const SHARED: usize = 8 * 1024 * 1024;
+
+/// With how much a body begins. An ordinary answer is smaller; so 128 of them are
+/// read side by side, and nobody waits.
+const FIRST: usize = 64 * 1024;
+
+/// The memory for bodies, 16 MiB over all targets.
+///
+/// It can't deadlock: a body that must wait while it grows waits for either half,
+/// and who has the other half needs nothing more, because the largest body there
+/// is fits into it.
+#[derive(Debug, Clone)]
+pub(crate) struct Budget {
+    shared: Arc<Semaphore>,
+    /// For one body at a time, which found the shared half used up while it grew.
+    overflow: Arc<Semaphore>,
+}
+
+/// A body that is being read, and its share of the memory, given back on drop.
+#[derive(Debug)]
+pub(crate) struct Body {
+    bytes: Vec<u8>,
+    bound: usize,
+    budget: Budget,
+    shared: OwnedSemaphorePermit,
+    overflow: Option<OwnedSemaphorePermit>,
+}
+
+/// The body is larger than its bound.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct TooLarge;
+
+impl Budget {
+    pub(crate) fn new() -> Self {
+        Self { shared: Arc::new(Semaphore::new(SHARED)), overflow: Arc::new(Semaphore::new(1)) }
+    }
+
+    /// An empty body; waits where very many are being read.
+    pub(crate) async fn begin(&self, bound: usize) -> Body {
+        debug_assert!(bound <= LARGEST);
+        let first = FIRST.min(bound);
+        Body {
+            bytes: Vec::new(),
+            bound,
+            budget: self.clone(),
+            shared: acquire(&self.shared, first).await,
+            overflow: None,
+        }
+    }
+}
+
+impl Body {
+    /// Appends what came; waits where the memory is used up.
+    pub(crate) async fn push(&mut self, chunk: &[u8]) -> Result<(), TooLarge> {
+        let needed =
+            self.bytes.len().checked_add(chunk.len()).filter(|n| *n <= self.bound).ok_or(TooLarge)?;
+        while self.overflow.is_none() && needed > self.shared.num_permits() {
+            // Doubling, as a vector does, so that there are few steps.
+            let held = self.shared.num_permits();
+            let more = held.max(1).min(self.bound - held);
+            tokio::select! {
+                biased;
+                permit = acquire(&self.budget.shared, more) => self.shared.merge(permit),
+                permit = acquire(&self.budget.overflow, 1) => self.overflow = Some(permit),
+            }
+        }
+        if needed > self.bytes.capacity() {
+            let room = if self.overflow.is_some() {
+                needed.next_power_of_two().min(self.bound)
+            } else {
+                self.shared.num_permits()
+            };
+            self.bytes.reserve_exact(room.max(needed) - self.bytes.len());
+        }
+        self.bytes.extend_from_slice(chunk);
+        Ok(())
+    }
+
+    pub(crate) fn bytes(&self) -> &[u8] {
+        &self.bytes
+    }
+}
+
+async fn acquire(semaphore: &Arc<Semaphore>, permits: usize) -> OwnedSemaphorePermit {
+    let count = u32::try_from(permits).unwrap_or(u32::MAX);
+    match Arc::clone(semaphore).acquire_many_owned(count).await {
+        Ok(permit) => permit,
+        // Only a closed semaphore refuses, and nobody closes these.
+        Err(_) => std::future::pending().await,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use tokio::time::timeout;
+
+    use super::*;
+
+    const LIMIT: Duration = Duration::from_secs(20);
+
+    fn free(budget: &Budget) -> (usize, usize) {
+        (budget.shared.available_permits(), budget.overflow.available_permits())
+    }
+
+    #[tokio::test]
+    async fn a_body_ends_at_its_bound() {
+        let budget = Budget::new();
+        let mut body = budget.begin(10).await;
+        assert_eq!(body.push(b"12345").await, Ok(()));
+        assert_eq!(body.push(b"67890").await, Ok(()));
+        assert_eq!(body.push(b"1").await, Err(TooLarge));
+        assert_eq!(body.bytes(), b"1234567890");
+        drop(body);
+        assert_eq!(free(&budget), (SHARED, 1));
+    }
+
+    #[tokio::test]
+    async fn a_hundred_small_bodies_are_read_side_by_side() {
+        let budget = Budget::new();
+        let mut bodies = Vec::new();
+        for _ in 0..100 {
+            let mut body = timeout(LIMIT, budget.begin(LARGEST)).await.unwrap();
+            timeout(LIMIT, body.push(&[0; FIRST])).await.unwrap().unwrap();
+            bodies.push(body);
+        }
+    }
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn forty_bodies_of_the_largest_size_all_end_and_memory_is_kept() {
+        let budget = Budget::new();
+        let read = |budget: Budget| async move {
+            let mut body = budget.begin(LARGEST).await;
+            for _ in 0..LARGEST / 65_536 {
+                body.push(&[1; 65_536]).await.unwrap();
+                tokio::task::yield_now().await;
+            }
+            assert!(body.bytes.capacity() <= LARGEST);
+            body.bytes().len()
+        };
+        let tasks: Vec<_> = (0..40).map(|_| tokio::spawn(read(budget.clone()))).collect();
+        for task in tasks {
+            assert_eq!(timeout(LIMIT, task).await.unwrap().unwrap(), LARGEST);
+        }
+        assert_eq!(free(&budget), (SHARED, 1));
+    }
+
+    #[tokio::test]
+    async fn capacity_never_exceeds_what_is_held() {
+        let budget = Budget::new();
+        let mut body = budget.begin(LARGEST).await;
+        for size in [1, 100, FIRST, 5, 300_000, 1_000_000, 3] {
+            body.push(&vec![0; size]).await.unwrap();
+            assert!(body.bytes.capacity() <= body.shared.num_permits(), "{size}");
+        }
+    }
+}

@@ -1,0 +1,375 @@
+//! One API server: where it is, whom to trust there, and its open connections.
+
+use std::{
+    io,
+    net::SocketAddr,
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
+
+use http::{HeaderValue, Request, header::HOST};
+use monitor::ports::Credentials;
+use reqwest::{
+    dns::{Addrs, Name, Resolve, Resolving},
+    redirect,
+};
+use rustls::{ClientConfig, ConfigBuilder, RootCertStore, WantsVerifier, crypto::aws_lc_rs};
+use url::{Host, Url};
+use verdict::{AskError, AskErrorKind};
+
+use crate::{
+    AddressPolicy, RefusedAddress, certificates,
+    client::{SetupError, Timeouts},
+    registration, trouble,
+};
+
+/// How many API servers are remembered. Above, the one used longest ago is
+/// forgotten, which costs a handshake at its next use.
+const REMEMBERED: usize = 256;
+
+/// How long an idle connection is kept. A deployment polls every 5 s; after 350 s
+/// AWS' load balancers and NAT gateways forget a connection without a word.
+const IDLE: Duration = Duration::from_secs(90);
+
+/// A deployment asks 40 targets at once, all of which may be on one cluster.
+const IDLE_CONNECTIONS: usize = 64;
+
+/// After this long without an acknowledgement a kept connection is dead (a NAT
+/// gateway may have forgotten it); a new one still fits into the request's time.
+#[cfg(target_os = "linux")]
+const UNACKNOWLEDGED: Duration = Duration::from_millis(1500);
+
+/// An API server, ready to be asked.
+#[derive(Debug)]
+pub(crate) struct Endpoint {
+    client: reqwest::Client,
+    /// What a request's path is appended to.
+    base: String,
+    /// The `Host` header, where the URL does not name the host.
+    host: Option<HeaderValue>,
+    /// Host and port, for messages.
+    pub(crate) server: String,
+    /// Whether a CA of its own is trusted.
+    pub(crate) own_ca: bool,
+}
+
+/// Resolving failed, or the policy refused what came.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum ResolveError {
+    #[error("the name {host} can't be resolved: {source}")]
+    Failed { host: String, source: io::Error },
+    #[error("the name {0} has no address")]
+    Empty(String),
+    #[error("{host} is not connected to: {why}")]
+    Refused { host: String, why: RefusedAddress },
+}
+
+impl Endpoint {
+    fn new(
+        tls: &Tls,
+        policy: &AddressPolicy,
+        timeouts: Timeouts,
+        credentials: &Credentials,
+    ) -> Result<Self, AskError> {
+        // Judged again, not only when it was registered: the policy may have
+        // become narrower, and an address that is no name never sees the resolver.
+        let url = registration::api_url(policy, &credentials.api_url).map_err(trouble::unreachable)?;
+        let port = url.port_or_known_default().unwrap_or(443);
+        let server = format!("{}:{port}", url.host_str().unwrap_or_default());
+        let refused = |message| AskError { kind: AskErrorKind::Tls, message };
+        let roots = match &credentials.ca_cert {
+            Some(pem) => certificates::trust(pem).map_err(refused)?,
+            None => tls.public.clone(),
+        };
+        let config = tls.builder.clone().with_root_certificates(roots).with_no_client_auth();
+
+        // The name asked for in the handshake (SNI) and held against the
+        // certificate is the URL's host. So where `tlsServerName` is given it takes
+        // the host's place, the resolver answers for the real host, and the `Host`
+        // header names it: no verifier of our own is needed.
+        let (base, host, real) = match &credentials.tls_server_name {
+            Some(name) => {
+                let name = registration::tls_server_name(name).map_err(refused)?;
+                let mut named = url.clone();
+                named.set_host(Some(&name)).map_err(|e| refused(format!("tlsServerName: {e}")))?;
+                (named, Some(authority(&url)), Some(resolvable(&url)))
+            }
+            None => (url, None, None),
+        };
+        let host = host.map(HeaderValue::try_from).transpose().map_err(|_| {
+            trouble::unreachable("apiUrl has a host that no HTTP header can carry".to_owned())
+        })?;
+        let client = reqwest::Client::builder()
+            .tls_backend_preconfigured(config)
+            // One request a look: HTTP/2 would gain nothing, and brings flow
+            // control and a larger binary.
+            .http1_only()
+            .https_only(true)
+            .no_proxy()
+            .redirect(redirect::Policy::none())
+            .referer(false)
+            .user_agent(concat!("dag-monitor/", env!("CARGO_PKG_VERSION")))
+            .dns_resolver(Resolver { policy: policy.clone(), real })
+            .connect_timeout(timeouts.connect)
+            .pool_idle_timeout(IDLE)
+            .pool_max_idle_per_host(IDLE_CONNECTIONS)
+            .tcp_nodelay(true);
+        #[cfg(target_os = "linux")]
+        let client = client.tcp_user_timeout(UNACKNOWLEDGED);
+        let client = client
+            .build()
+            .map_err(|e| trouble::unreachable(format!("no client for {server}: {}", e.without_url())))?;
+        let base = registration::without_slash(&base).to_owned();
+        Ok(Self { client, base, host, server, own_ca: credentials.ca_cert.is_some() })
+    }
+
+    /// The request as it is sent to this server, still without the token.
+    pub(crate) fn request(&self, request: &Request<Vec<u8>>) -> Result<reqwest::RequestBuilder, AskError> {
+        let path = request.uri().path_and_query().map_or("/", |p| p.as_str());
+        let url = Url::parse(&format!("{}{path}", self.base))
+            .map_err(|_| trouble::unreachable(format!("no URL of {} has this path", self.server)))?;
+        let mut builder = self.client.get(url).headers(request.headers().clone());
+        if let Some(host) = &self.host {
+            builder = builder.header(HOST, host);
+        }
+        Ok(builder)
+    }
+}
+
+/// `host[:port]`, as a `Host` header has it.
+fn authority(url: &Url) -> String {
+    let host = url.host_str().unwrap_or_default();
+    url.port().map_or_else(|| host.to_owned(), |port| format!("{host}:{port}"))
+}
+
+/// The host as a resolver takes it: an address without brackets.
+fn resolvable(url: &Url) -> String {
+    match url.host() {
+        Some(Host::Ipv6(ip)) => ip.to_string(),
+        _ => url.host_str().unwrap_or_default().to_owned(),
+    }
+}
+
+/// Resolves names, and lets only addresses through that the policy allows. Asked
+/// at each new connection, so a name can't turn to another address afterwards.
+struct Resolver {
+    policy: AddressPolicy,
+    /// The host that is meant, whatever name the URL carries.
+    real: Option<String>,
+}
+
+impl Resolve for Resolver {
+    fn resolve(&self, name: Name) -> Resolving {
+        let host = self.real.clone().unwrap_or_else(|| name.as_str().to_owned());
+        let policy = self.policy.clone();
+        Box::pin(async move {
+            let found = tokio::net::lookup_host((host.as_str(), 0)).await.map(Vec::from_iter);
+            let allowed = match found {
+                Ok(found) => allowed(&policy, host, found)?,
+                Err(source) => return Err(ResolveError::Failed { host, source }.into()),
+            };
+            Ok(Box::new(allowed.into_iter()) as Addrs)
+        })
+    }
+}
+
+/// The allowed ones of a name's addresses; where there are none, why.
+fn allowed(
+    policy: &AddressPolicy,
+    host: String,
+    found: Vec<SocketAddr>,
+) -> Result<Vec<SocketAddr>, ResolveError> {
+    let mut refused = None;
+    let mut allowed = Vec::with_capacity(found.len());
+    for address in found {
+        match policy.check(address.ip()) {
+            Ok(()) => allowed.push(address),
+            Err(why) => refused = Some(why),
+        }
+    }
+    match refused {
+        _ if !allowed.is_empty() => Ok(allowed),
+        Some(why) => Err(ResolveError::Refused { host, why }),
+        None => Err(ResolveError::Empty(host)),
+    }
+}
+
+/// What all TLS connections share.
+#[derive(Debug)]
+pub(crate) struct Tls {
+    builder: ConfigBuilder<ClientConfig, WantsVerifier>,
+    /// The public roots, compiled in: `provided.al2023` promises no store of
+    /// certificates, and an image without one would trust nobody.
+    public: RootCertStore,
+}
+
+impl Tls {
+    /// # Errors
+    /// Where the cryptography can't do what TLS 1.2 and 1.3 need.
+    pub(crate) fn new() -> Result<Self, SetupError> {
+        // Named, not the process-wide default: that is whichever library came first.
+        let provider = Arc::new(aws_lc_rs::default_provider());
+        let builder = ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions()?;
+        let public = webpki_roots::TLS_SERVER_ROOTS.iter().cloned().collect();
+        Ok(Self { builder, public })
+    }
+}
+
+/// The endpoints in use. The token is no part of what names one: a rotated token
+/// keeps its connections.
+#[derive(Debug)]
+pub(crate) struct Endpoints {
+    tls: Tls,
+    policy: AddressPolicy,
+    timeouts: Timeouts,
+    /// The one used last at the end.
+    remembered: Mutex<Vec<(Key, Arc<Endpoint>)>>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Key {
+    api_url: String,
+    ca_cert: Option<String>,
+    tls_server_name: Option<String>,
+}
+
+impl Endpoints {
+    pub(crate) fn new(tls: Tls, policy: AddressPolicy, timeouts: Timeouts) -> Self {
+        Self { tls, policy, timeouts, remembered: Mutex::new(Vec::new()) }
+    }
+
+    /// The endpoint of these credentials.
+    pub(crate) fn get(&self, credentials: &Credentials) -> Result<Arc<Endpoint>, AskError> {
+        let key = Key {
+            api_url: credentials.api_url.clone(),
+            ca_cert: credentials.ca_cert.clone(),
+            tls_server_name: credentials.tls_server_name.clone(),
+        };
+        if let Some(found) = self.recall(&key, None) {
+            return Ok(found);
+        }
+        // Made outside the lock; a rival's is taken where it was quicker.
+        let made = Arc::new(Endpoint::new(&self.tls, &self.policy, self.timeouts, credentials)?);
+        Ok(self.recall(&key, Some(&made)).unwrap_or(made))
+    }
+
+    /// The endpoint that is remembered, or else this new one.
+    fn recall(&self, key: &Key, new: Option<&Arc<Endpoint>>) -> Option<Arc<Endpoint>> {
+        let mut remembered = self.remembered.lock().unwrap_or_else(PoisonError::into_inner);
+        let found = match remembered.iter().position(|(known, _)| known == key) {
+            Some(at) => remembered.remove(at).1,
+            None => Arc::clone(new?),
+        };
+        if remembered.len() >= REMEMBERED {
+            remembered.remove(0);
+        }
+        remembered.push((key.clone(), Arc::clone(&found)));
+        Some(found)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn credentials(api_url: &str) -> Credentials {
+        Credentials { api_url: api_url.to_owned(), token: "t".into(), ca_cert: None, tls_server_name: None }
+    }
+
+    fn endpoints(policy: &str) -> Endpoints {
+        let policy = AddressPolicy::parse(policy).unwrap();
+        Endpoints::new(Tls::new().unwrap(), policy, Timeouts::default())
+    }
+
+    #[test]
+    fn a_names_addresses_are_judged_each() {
+        let addresses = |list: &[&str]| -> Vec<SocketAddr> {
+            list.iter().map(|ip| SocketAddr::new(ip.parse().unwrap(), 0)).collect()
+        };
+        let judge = |list: &[&str]| {
+            allowed(&AddressPolicy::default(), "h".to_owned(), addresses(list)).map_err(|e| e.to_string())
+        };
+        assert_eq!(judge(&["10.0.0.1", "127.0.0.1", "::1"]), Ok(addresses(&["10.0.0.1"])));
+        assert_eq!(
+            judge(&["169.254.169.254"]).unwrap_err(),
+            "h is not connected to: 169.254.169.254 is the instance metadata, and refused"
+        );
+        assert_eq!(judge(&[]).unwrap_err(), "the name h has no address");
+    }
+
+    #[tokio::test]
+    async fn a_name_that_resolves_to_this_machine_is_refused_when_connecting() {
+        let resolver = Resolver { policy: AddressPolicy::default(), real: Some("127.0.0.1".to_owned()) };
+        let error = resolver.resolve("kubernetes.example".parse().unwrap()).await.err().unwrap();
+        assert!(matches!(error.downcast_ref(), Some(ResolveError::Refused { .. })), "{error}");
+    }
+
+    #[test]
+    fn an_address_is_judged_when_it_is_used_too() {
+        for url in [
+            "https://127.0.0.1:6443",
+            "https://[::ffff:127.0.0.1]",
+            "https://2130706433",
+            "http://example.com",
+        ] {
+            let error = endpoints("").get(&credentials(url)).unwrap_err();
+            assert_eq!(error.kind, AskErrorKind::Unreachable, "{url}");
+        }
+        assert!(endpoints("127.0.0.1").get(&credentials("https://127.0.0.1")).is_ok());
+    }
+
+    #[test]
+    fn a_prefix_is_kept_and_a_path_appended() {
+        let request = crate::requests::helm_release("ns", "x").unwrap();
+        for (url, sent) in [
+            ("https://example.com", "https://example.com/apis/helm"),
+            ("https://example.com:6443/", "https://example.com:6443/apis/helm"),
+            ("https://example.com/k8s/clusters/c-1/", "https://example.com/k8s/clusters/c-1/apis/helm"),
+        ] {
+            let endpoint = endpoints("").get(&credentials(url)).unwrap();
+            let built = endpoint.request(&request).unwrap().build().unwrap();
+            assert!(built.url().as_str().starts_with(sent), "{}", built.url());
+            assert_eq!(built.headers()["accept"], "application/json");
+        }
+    }
+
+    #[test]
+    fn a_server_name_takes_the_hosts_place_and_the_host_header_stays() {
+        let mut with_name = credentials("https://[2001:db8::1]:6443/x");
+        with_name.tls_server_name = Some("Kubernetes.default.svc".to_owned());
+        let endpoint = endpoints("").get(&with_name).unwrap();
+        let request = crate::requests::helm_release("ns", "x").unwrap();
+        let built = endpoint.request(&request).unwrap().build().unwrap();
+        assert!(built.url().as_str().starts_with("https://kubernetes.default.svc:6443/x/apis/"));
+        assert_eq!(built.headers()["host"], "[2001:db8::1]:6443");
+        assert_eq!(endpoint.server, "[2001:db8::1]:6443");
+    }
+
+    #[test]
+    fn endpoints_are_remembered_by_all_that_names_them_and_the_oldest_is_forgotten() {
+        let endpoints = endpoints("");
+        let first = endpoints.get(&credentials("https://example.com")).unwrap();
+        let mut rotated = credentials("https://example.com");
+        rotated.token = "another".into();
+        assert!(Arc::ptr_eq(&first, &endpoints.get(&rotated).unwrap()));
+        rotated.tls_server_name = Some("name".to_owned());
+        assert!(!Arc::ptr_eq(&first, &endpoints.get(&rotated).unwrap()));
+        for n in 0..REMEMBERED {
+            endpoints.get(&credentials(&format!("https://example.com/{n}"))).unwrap();
+        }
+        assert_eq!(endpoints.remembered.lock().unwrap().len(), REMEMBERED);
+        assert!(!Arc::ptr_eq(&first, &endpoints.get(&credentials("https://example.com")).unwrap()));
+    }
+
+    #[test]
+    fn broken_certificates_and_names_are_told() {
+        let mut broken = credentials("https://example.com");
+        broken.ca_cert = Some("nothing".to_owned());
+        let error = endpoints("").get(&broken).unwrap_err();
+        assert!(error.kind == AskErrorKind::Tls && error.message.contains("caCert"), "{error:?}");
+        let mut broken = credentials("https://example.com");
+        broken.tls_server_name = Some("10.0.0.1".to_owned());
+        let error = endpoints("").get(&broken).unwrap_err();
+        assert!(error.kind == AskErrorKind::Tls && error.message.contains("tlsServerName"), "{error:?}");
+    }
+}

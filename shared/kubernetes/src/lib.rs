@@ -1,0 +1,17 @@
+#![doc = include_str!("../README.md")]
+
+mod address;
+mod bodies;
+mod certificates;
+mod client;
+mod endpoint;
+mod parsing;
+mod payload;
+mod redaction;
+mod registration;
+mod requests;
+mod trouble;
+
+pub use address::{AddressPolicy, BadCidr, RefusedAddress};
+pub use client::{KubernetesClient, SetupError, Timeouts};
+pub use registration::Rules;

@@ -1,0 +1,717 @@
+//! Answers, from bytes to what a verdict needs. Total: any bytes have an answer.
+//!
+//! Messages here may hold the server's own words; they are redacted and cleaned
+//! where they leave this crate (`client`). Words of a JSON parser are never passed
+//! on: it quotes what it has read.
+
+use std::borrow::Cow;
+
+use http::StatusCode;
+use jiff::Timestamp;
+use serde::{Deserialize, de::DeserializeOwned};
+use serde_json::error::Category;
+use verdict::{
+    AskError, AskErrorKind, HelmRelease, Payload, ReleaseStatus, Revision, flux::object::HELM_CONTROLLER,
+};
+
+use crate::{payload, requests::FLUX_GROUP};
+
+/// A page's token longer than this is not followed: it becomes a part of the
+/// next request's address.
+const CONTINUE_BYTES: usize = 8 * 1024;
+
+/// Kubernetes' longest name; a uid is shorter.
+const NAME_BYTES: usize = 253;
+
+/// How much of a plain text is quoted.
+const QUOTED_CHARS: usize = 300;
+
+/// An answer as it came.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Answer<'a> {
+    /// The HTTP status.
+    pub(crate) status: u16,
+    /// The header, where it is text.
+    pub(crate) content_type: Option<&'a str>,
+    /// The bytes, decompressed.
+    pub(crate) body: &'a [u8],
+}
+
+/// One page of a list.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct Page {
+    /// The revisions on it.
+    pub(crate) revisions: Vec<Revision>,
+    /// Names the next page, where there is one.
+    pub(crate) next: Option<String>,
+}
+
+/// The HelmRelease that was asked for; `None` where the API server says that
+/// there is none.
+pub(crate) fn helm_release(
+    answer: Answer<'_>,
+    namespace: &str,
+    name: &str,
+) -> Result<Option<Box<HelmRelease>>, AskError> {
+    if answer.status == 404 {
+        return match Status::of(answer) {
+            Some(status) if status.says_absent("helmreleases") => Ok(None),
+            None if is_plain_404(answer) => Err(AskError {
+                kind: AskErrorKind::FluxNotInstalled,
+                message: told(answer, "the cluster has no helm.toolkit.fluxcd.io/v2 API"),
+            }),
+            _ => Err(refusal(answer)),
+        };
+    }
+    let kind: Kind = read(answer, "a HelmRelease")?;
+    let group = kind.api_version.as_deref().and_then(|v| v.split_once('/')).map(|(group, _)| group);
+    if kind.kind.as_deref() != Some("HelmRelease") || group != Some(FLUX_GROUP) {
+        return Err(other(&kind, "a HelmRelease"));
+    }
+    let object: HelmRelease = read(answer, "a HelmRelease")?;
+    let (is_name, is_namespace) = (object.metadata.name.as_deref(), object.metadata.namespace.as_deref());
+    if is_name != Some(name) || is_namespace != Some(namespace) {
+        return Err(not_kubernetes(format!(
+            "the answer is HelmRelease {}/{}, not {namespace}/{name}",
+            is_namespace.unwrap_or("?"),
+            is_name.unwrap_or("?"),
+        )));
+    }
+    Ok(Some(Box::new(object)))
+}
+
+/// One page of a release's secrets.
+pub(crate) fn page(answer: Answer<'_>, namespace: &str, release: &str) -> Result<Page, AskError> {
+    let list: List<Item> = list(answer)?;
+    let revisions = list
+        .items
+        .unwrap_or_default()
+        .into_iter()
+        .filter_map(|item| revision(item, namespace, release))
+        .collect();
+    let next = list.metadata.unwrap_or_default().next.filter(|token| !token.is_empty());
+    if next.as_ref().is_some_and(|token| token.len() > CONTINUE_BYTES) {
+        return Err(not_kubernetes("the list's `continue` is too long".to_owned()));
+    }
+    Ok(Page { revisions, next })
+}
+
+/// The payload of one release secret.
+pub(crate) fn payload(answer: Answer<'_>, secret: &str) -> Result<Payload, AskError> {
+    let list: List<Secret<'_>> = list(answer)?;
+    let found = list.items.unwrap_or_default().into_iter().find(|item| {
+        item.metadata.name.as_deref() == Some(secret) && item.metadata.label("owner") == Some("helm")
+    });
+    let Some(found) = found else {
+        return Ok(Payload::Unreadable(format!("the secret {secret} is gone")));
+    };
+    Ok(match found.data.unwrap_or_default().release {
+        Some(Text(packed)) => payload::unpack(packed.as_bytes()).map_or_else(
+            |why| Payload::Unreadable(format!("the payload of {secret} {why}")),
+            |release| Payload::Read(Box::new(release)),
+        ),
+        None => Payload::Unreadable(format!("the secret {secret} has no key `release`")),
+    })
+}
+
+/// The answer's `Date`, the cluster's clock.
+pub(crate) fn date(header: &str) -> Option<Timestamp> {
+    jiff::fmt::rfc2822::DateTimeParser::new().parse_timestamp(header).ok()
+}
+
+pub(crate) fn not_kubernetes(message: String) -> AskError {
+    AskError { kind: AskErrorKind::NotKubernetes, message }
+}
+
+fn list<'a, T: Deserialize<'a>>(answer: Answer<'a>) -> Result<List<T>, AskError> {
+    let kind: Kind = read(answer, "a list of secrets")?;
+    // An older server answers with the whole secrets; their metadata serve as well.
+    if !matches!(kind.kind.as_deref(), Some("PartialObjectMetadataList" | "SecretList")) {
+        return Err(other(&kind, "a list of secrets"));
+    }
+    serde_json::from_slice(answer.body).map_err(|e| unreadable(answer, &e, "a list of secrets"))
+}
+
+/// A secret counts where it is Helm's, of this release, and has a version. The
+/// selector asked for that; this holds it against a proxy that drops queries.
+fn revision(item: Item, namespace: &str, release: &str) -> Option<Revision> {
+    let metadata = item.metadata;
+    if metadata.label("owner") != Some("helm") || metadata.label("name") != Some(release) {
+        return None;
+    }
+    if metadata.namespace.as_deref().is_some_and(|ns| ns != namespace) {
+        return None;
+    }
+    // Digits only: `parse` would take a sign, too.
+    let version = metadata
+        .label("version")
+        .filter(|text| text.bytes().all(|b| b.is_ascii_digit()))
+        .and_then(|text| text.parse().ok());
+    let status = metadata.label("status").map_or(ReleaseStatus::Unknown, ReleaseStatus::from_label);
+    let by_flux = metadata
+        .managed_fields
+        .iter()
+        .flatten()
+        .any(|fields| fields.manager.as_deref() == Some(HELM_CONTROLLER));
+    let created = metadata.creation_timestamp.as_deref().and_then(|text| text.parse().ok());
+    let bounded = |text: &String| text.len() <= NAME_BYTES;
+    let (name, uid) = (metadata.name.filter(bounded), metadata.uid.filter(bounded));
+    let (Some(version), Some(name), Some(uid)) = (version, name, uid) else {
+        tracing::warn!(
+            namespace,
+            release,
+            "skipped a release secret without a name, a uid, or a number for its version"
+        );
+        return None;
+    };
+    Some(Revision { name, uid, version, status, created, by_flux })
+}
+
+/// Reads the body of a 200; everything else is a refusal.
+fn read<T: DeserializeOwned>(answer: Answer<'_>, wanted: &str) -> Result<T, AskError> {
+    if answer.status != 200 {
+        return Err(refusal(answer));
+    }
+    serde_json::from_slice(answer.body).map_err(|e| unreadable(answer, &e, wanted))
+}
+
+fn unreadable(answer: Answer<'_>, error: &serde_json::Error, wanted: &str) -> AskError {
+    let what = match error.classify() {
+        _ if is_html(answer) => "is a web page".to_owned(),
+        Category::Data => format!("has another shape (at line {}, column {})", error.line(), error.column()),
+        Category::Eof => "ends in the middle".to_owned(),
+        Category::Syntax | Category::Io => {
+            format!("is broken JSON (at line {}, column {})", error.line(), error.column())
+        }
+    };
+    not_kubernetes(format!("asked for {wanted}, but the answer {what}"))
+}
+
+fn other(kind: &Kind, wanted: &str) -> AskError {
+    not_kubernetes(format!(
+        "asked for {wanted}, but the answer is of kind {:?} ({:?})",
+        kind.kind.as_deref().unwrap_or_default(),
+        kind.api_version.as_deref().unwrap_or_default(),
+    ))
+}
+
+/// An answer that is not a 200.
+fn refusal(answer: Answer<'_>) -> AskError {
+    let (kind, why) = match answer.status {
+        401 => (AskErrorKind::Unauthorized, "the token was not accepted"),
+        403 => (AskErrorKind::Forbidden, "the token may not read this"),
+        // A proxy that lost patience with us; by its definition it may pass.
+        408 => (AskErrorKind::Slow, "the request timed out there"),
+        // A list that changed under our hands: the next look starts again.
+        410 => (AskErrorKind::ServerError, "the list is no longer there"),
+        429 => (AskErrorKind::Throttled, "the API server asks to slow down"),
+        500..=599 => (AskErrorKind::ServerError, "the API server is in trouble"),
+        300..=399 => (AskErrorKind::NotKubernetes, "it points elsewhere, and redirects are not followed"),
+        _ => (AskErrorKind::NotKubernetes, "no Kubernetes API answers so"),
+    };
+    AskError { kind, message: told(answer, why) }
+}
+
+/// One sentence: the status, and the server's own words or else ours.
+fn told(answer: Answer<'_>, otherwise: &str) -> String {
+    let code = StatusCode::from_u16(answer.status).ok();
+    let reason = code.and_then(|code| code.canonical_reason()).unwrap_or_default();
+    let words = Status::of(answer).and_then(|status| status.message).or_else(|| plain_text(answer));
+    match words.as_deref().map(str::trim) {
+        Some(words) if !words.is_empty() && words != reason => {
+            format!("HTTP {} {reason}: {words}", answer.status)
+        }
+        _ => format!("HTTP {} {reason}: {otherwise}", answer.status),
+    }
+}
+
+fn plain_text(answer: Answer<'_>) -> Option<String> {
+    let plain = answer.content_type.is_some_and(|t| t.trim_start().starts_with("text/plain"));
+    if !plain || is_html(answer) {
+        return None;
+    }
+    let start = answer.body.get(..answer.body.len().min(4 * QUOTED_CHARS))?;
+    Some(String::from_utf8_lossy(start).chars().take(QUOTED_CHARS).collect())
+}
+
+/// What an API server says of a path that it does not serve.
+fn is_plain_404(answer: Answer<'_>) -> bool {
+    answer.body.trim_ascii() == b"404 page not found" || plain_text(answer).is_some()
+}
+
+fn is_html(answer: Answer<'_>) -> bool {
+    answer.content_type.is_some_and(|t| t.contains("html"))
+        || answer.body.trim_ascii_start().starts_with(b"<")
+}
+
+/// What every object says of itself.
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Kind {
+    kind: Option<String>,
+    api_version: Option<String>,
+}
+
+/// Kubernetes' word for a failure.
+#[derive(Deserialize)]
+struct Status {
+    kind: Option<String>,
+    reason: Option<String>,
+    message: Option<String>,
+    details: Option<Details>,
+}
+
+#[derive(Deserialize)]
+struct Details {
+    kind: Option<String>,
+}
+
+impl Status {
+    fn of(answer: Answer<'_>) -> Option<Self> {
+        let status: Self = serde_json::from_slice(answer.body).ok()?;
+        (status.kind.as_deref() == Some("Status")).then_some(status)
+    }
+
+    fn says_absent(&self, kind: &str) -> bool {
+        let about = self.details.as_ref().and_then(|d| d.kind.as_deref());
+        self.reason.as_deref() == Some("NotFound") && about.is_none_or(|about| about == kind)
+    }
+}
+
+/// A list; Go writes an empty one as `null`.
+#[derive(Deserialize)]
+struct List<T> {
+    metadata: Option<ListMetadata>,
+    items: Option<Vec<T>>,
+}
+
+#[derive(Default, Deserialize)]
+struct ListMetadata {
+    #[serde(rename = "continue")]
+    next: Option<String>,
+}
+
+#[derive(Deserialize)]
+struct Item {
+    #[serde(default)]
+    metadata: Metadata,
+}
+
+/// Of `metadata` only what is needed: there may be 10,000 of them.
+#[derive(Default, Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Metadata {
+    name: Option<String>,
+    namespace: Option<String>,
+    uid: Option<String>,
+    creation_timestamp: Option<String>,
+    labels: Option<Labels>,
+    managed_fields: Option<Vec<ManagedFields>>,
+}
+
+#[derive(Default, Deserialize)]
+struct Labels {
+    owner: Option<String>,
+    name: Option<String>,
+    status: Option<String>,
+    version: Option<String>,
+}
+
+#[derive(Deserialize)]
+struct ManagedFields {
+    manager: Option<String>,
+}
+
+impl Metadata {
+    fn label(&self, key: &str) -> Option<&str> {
+        let labels = self.labels.as_ref()?;
+        match key {
+            "owner" => labels.owner.as_deref(),
+            "name" => labels.name.as_deref(),
+            "status" => labels.status.as_deref(),
+            "version" => labels.version.as_deref(),
+            _ => None,
+        }
+    }
+}
+
+#[derive(Deserialize)]
+struct Secret<'a> {
+    #[serde(default)]
+    metadata: Metadata,
+    #[serde(borrow)]
+    data: Option<Data<'a>>,
+}
+
+#[derive(Default, Deserialize)]
+struct Data<'a> {
+    #[serde(borrow)]
+    release: Option<Text<'a>>,
+}
+
+/// Borrowed from the body, which it nearly fills. A type of its own, because
+/// inside an `Option` a `Cow` would be owned.
+#[derive(Deserialize)]
+struct Text<'a>(#[serde(borrow)] Cow<'a, str>);
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use std::path::PathBuf;
+
+    use proptest::prelude::*;
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    pub(crate) fn path(name: &str) -> PathBuf {
+        PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../tests/fixtures").join(name)
+    }
+
+    pub(crate) fn fixture(name: &str) -> Value {
+        serde_json::from_slice(&std::fs::read(path(name)).unwrap()).unwrap()
+    }
+
+    fn recorded(name: &str) -> (u16, String, Vec<u8>) {
+        let answer = fixture("api/answers.json")[name].clone();
+        let body = match &answer["body"] {
+            Value::String(text) => text.clone().into_bytes(),
+            json => serde_json::to_vec(json).unwrap(),
+        };
+        let status = answer["status"].as_u64().unwrap().try_into().unwrap();
+        (status, answer["headers"]["Content-Type"].as_str().unwrap().to_owned(), body)
+    }
+
+    fn flux(recording: &str, namespace: &str, name: &str) -> Result<Option<Box<HelmRelease>>, AskError> {
+        let (status, content_type, body) = recorded(recording);
+        helm_release(Answer { status, content_type: Some(&content_type), body: &body }, namespace, name)
+    }
+
+    fn ok(body: &[u8]) -> Answer<'_> {
+        Answer { status: 200, content_type: Some("application/json"), body }
+    }
+
+    #[test]
+    fn recorded_refusals_have_their_kind_and_the_servers_words() {
+        for (name, kind, words) in [
+            (
+                "unauthorized-bad-token",
+                AskErrorKind::Unauthorized,
+                "HTTP 401 Unauthorized: the token was not accepted",
+            ),
+            (
+                "anonymous",
+                AskErrorKind::Forbidden,
+                "HTTP 403 Forbidden: helmreleases.helm.toolkit.fluxcd.io \"x\" is forbidden: User \"system:anonymous\" cannot get",
+            ),
+            ("crd-not-installed", AskErrorKind::FluxNotInstalled, "HTTP 404 Not Found: 404 page not found"),
+            ("bad-label-selector", AskErrorKind::NotKubernetes, "HTTP 400 Bad Request: found '=='"),
+        ] {
+            let error = flux(name, "apps", "x").unwrap_err();
+            assert_eq!(error.kind, kind, "{name}");
+            assert!(error.message.starts_with(words), "{}", error.message);
+        }
+        let (status, content_type, body) = recorded("crd-not-installed");
+        let answer = Answer { status, content_type: Some(&content_type), body: &body };
+        assert_eq!(page(answer, "apps", "x").unwrap_err().kind, AskErrorKind::NotKubernetes);
+        assert_eq!(super::payload(answer, "x").unwrap_err().kind, AskErrorKind::NotKubernetes);
+    }
+
+    #[test]
+    fn an_absent_object_is_none_and_an_absent_api_is_not() {
+        assert!(flux("helmrelease-not-found", "apps", "nobody").unwrap().is_none());
+        assert!(flux("namespace-not-found-flux", "nowhere", "nobody").unwrap().is_none());
+        let absent = |body: Value| {
+            let body = serde_json::to_vec(&body).unwrap();
+            helm_release(Answer { status: 404, content_type: None, body: &body }, "ns", "x")
+                .map(|o| o.is_none())
+        };
+        assert_eq!(absent(json!({"kind": "Status", "reason": "NotFound", "details": null})), Ok(true));
+        for other in [
+            json!({"kind": "Status", "reason": "NotFound", "details": {"kind": "pods"}}),
+            json!({"kind": "Status", "reason": "Gone"}),
+            json!({"reason": "NotFound"}),
+            json!([]),
+        ] {
+            assert_eq!(absent(other).unwrap_err().kind, AskErrorKind::NotKubernetes);
+        }
+        let html =
+            Answer { status: 404, content_type: Some("text/html"), body: b"<html>no such page</html>" };
+        assert_eq!(helm_release(html, "ns", "x").unwrap_err().kind, AskErrorKind::NotKubernetes);
+    }
+
+    #[test]
+    fn statuses_have_their_kinds() {
+        for (status, kind) in [
+            (204, AskErrorKind::NotKubernetes),
+            (301, AskErrorKind::NotKubernetes),
+            (307, AskErrorKind::NotKubernetes),
+            (400, AskErrorKind::NotKubernetes),
+            (401, AskErrorKind::Unauthorized),
+            (403, AskErrorKind::Forbidden),
+            (408, AskErrorKind::Slow),
+            (410, AskErrorKind::ServerError),
+            (418, AskErrorKind::NotKubernetes),
+            (429, AskErrorKind::Throttled),
+            (500, AskErrorKind::ServerError),
+            (503, AskErrorKind::ServerError),
+            (599, AskErrorKind::ServerError),
+            (999, AskErrorKind::NotKubernetes),
+        ] {
+            let answer = Answer { status, content_type: None, body: b"<html>secret</html>" };
+            for error in [
+                helm_release(answer, "ns", "x").unwrap_err(),
+                page(answer, "ns", "x").unwrap_err(),
+                super::payload(answer, "x").unwrap_err(),
+            ] {
+                assert_eq!(error.kind, kind, "{status}");
+                assert!(error.message.contains(&status.to_string()) && !error.message.contains("secret"));
+            }
+        }
+    }
+
+    #[test]
+    fn every_recorded_helmrelease_is_read() {
+        let mut read = 0;
+        for entry in std::fs::read_dir(path("flux")).unwrap() {
+            let recording = fixture(&format!("flux/{}", entry.unwrap().file_name().to_str().unwrap()));
+            let asked = recording["request"]["path"].as_str().unwrap();
+            let segments: Vec<_> = asked.split('/').collect();
+            for frame in recording["frames"].as_array().unwrap() {
+                let body = serde_json::to_vec(&frame["body"]).unwrap();
+                let status = frame["status"].as_u64().unwrap().try_into().unwrap();
+                let answer = Answer { status, content_type: Some("application/json"), body: &body };
+                let object = helm_release(answer, segments[5], segments[7]).unwrap();
+                assert_eq!(object.is_some(), status == 200);
+                read += 1;
+            }
+        }
+        assert!(read > 50, "{read}");
+    }
+
+    #[test]
+    fn another_object_than_asked_for_is_refused() {
+        let body = |api: &str, kind: &str, ns: &str, name: &str| {
+            let object =
+                json!({"apiVersion": api, "kind": kind, "metadata": {"namespace": ns, "name": name}});
+            serde_json::to_vec(&object).unwrap()
+        };
+        let good = body("helm.toolkit.fluxcd.io/v2", "HelmRelease", "ns", "x");
+        assert!(helm_release(ok(&good), "ns", "x").unwrap().is_some());
+        for bad in [
+            body("helm.toolkit.fluxcd.io/v2", "HelmRelease", "ns", "y"),
+            body("helm.toolkit.fluxcd.io/v2", "HelmRelease", "other", "x"),
+            body("helm.toolkit.fluxcd.io/v2", "HelmReleaseList", "ns", "x"),
+            body("helm.toolkit.fluxcd.io", "HelmRelease", "ns", "x"),
+            body("v1", "HelmRelease", "ns", "x"),
+            body("v1", "Status", "ns", "x"),
+            b"<!doctype html><title>Sign in</title>".to_vec(),
+            b"null".to_vec(),
+            b"".to_vec(),
+            good[..good.len() - 1].to_vec(),
+        ] {
+            let error = helm_release(ok(&bad), "ns", "x").unwrap_err();
+            assert_eq!(error.kind, AskErrorKind::NotKubernetes, "{}", String::from_utf8_lossy(&bad));
+        }
+        assert!(helm_release(ok(b" <html>"), "ns", "x").unwrap_err().message.contains("a web page"));
+    }
+
+    #[test]
+    fn a_parsers_words_are_not_passed_on() {
+        let body = br#"{"apiVersion":"helm.toolkit.fluxcd.io/v2","kind":"HelmRelease","metadata":"hunter2"}"#;
+        let error = helm_release(ok(body), "ns", "x").unwrap_err();
+        assert!(error.message.contains("another shape") && !error.message.contains("hunter2"), "{error:?}");
+    }
+
+    #[test]
+    fn every_recorded_list_is_read() {
+        for entry in std::fs::read_dir(path("helm")).unwrap() {
+            let name = entry.unwrap().file_name().into_string().unwrap();
+            let recording = fixture(&format!("helm/{name}"));
+            let asked = recording["request"]["path"].as_str().unwrap();
+            let release = asked.rsplit_once("%3D").unwrap().1;
+            for frame in recording["frames"].as_array().unwrap() {
+                let items = frame["body"]["items"].as_array().map_or(0, Vec::len);
+                let body = serde_json::to_vec(&frame["body"]).unwrap();
+                let page = page(ok(&body), "plain", release).unwrap();
+                assert_eq!(page.revisions.len(), items, "{name}");
+                for revision in page.revisions {
+                    assert!(revision.created.is_some() && !revision.by_flux && revision.version > 0);
+                    assert_ne!(revision.status, ReleaseStatus::Unknown);
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn empty_and_chunked_lists() {
+        let (_, _, body) = recorded("empty-namespace-secret-metadata");
+        assert_eq!(page(ok(&body), "nowhere", "x").unwrap(), Page { revisions: vec![], next: None });
+        let (_, _, body) = recorded("metadata-list-chunked");
+        let page = page(ok(&body), "plain", "helm3-history-max").unwrap();
+        assert!(page.next.unwrap().starts_with("eyJ2IjoibWV0YS5rOHMuaW8vdjEi"));
+        assert_eq!(page.revisions.len(), 1, "another release's secret is not counted");
+        assert_eq!(page.revisions[0].version, 4);
+        assert_eq!(page.revisions[0].uid, "18dabb23-2909-4cfe-92db-4760bd5c80b9");
+        assert_eq!(page.revisions[0].created, "2026-11-23T19:16:02Z".parse().ok());
+    }
+
+    #[test]
+    fn secrets_written_by_flux_are_told() {
+        let mut seen = 0;
+        for entry in std::fs::read_dir(path("timelines")).unwrap() {
+            let name = entry.unwrap().file_name().into_string().unwrap();
+            if !name.ends_with(".secrets.jsonl") {
+                continue;
+            }
+            for line in std::fs::read_to_string(path("timelines").join(&name)).unwrap().lines() {
+                let secret = serde_json::from_str::<Value>(line).unwrap()["object"].take();
+                let Some(release) = secret["metadata"]["labels"]["name"].as_str() else { continue };
+                let namespace = secret["metadata"]["namespace"].as_str().unwrap();
+                let list = json!({"kind": "SecretList", "apiVersion": "v1", "items": [&secret]});
+                let page = page(ok(&serde_json::to_vec(&list).unwrap()), namespace, release).unwrap();
+                let managers = secret["metadata"]["managedFields"].to_string();
+                assert_eq!(page.revisions[0].by_flux, managers.contains("\"helm-controller\""), "{name}");
+                seen += usize::from(page.revisions[0].by_flux);
+            }
+        }
+        assert!(seen > 10, "{seen}");
+    }
+
+    #[test]
+    fn secrets_that_do_not_count_are_skipped() {
+        let item = |change: fn(&mut Value)| {
+            let mut item = json!({"metadata": {
+                "name": "sh.helm.release.v1.x.v10", "namespace": "ns", "uid": "u",
+                "labels": {"owner": "helm", "name": "x", "status": "deployed", "version": "10"},
+            }});
+            change(&mut item);
+            let list = json!({"kind": "PartialObjectMetadataList", "items": [item]});
+            page(ok(&serde_json::to_vec(&list).unwrap()), "ns", "x").unwrap().revisions.len()
+        };
+        assert_eq!(item(|_| ()), 1);
+        assert_eq!(item(|i| i["metadata"]["creationTimestamp"] = json!("yesterday")), 1);
+        assert_eq!(item(|i| i["metadata"]["labels"]["status"] = json!("levitating")), 1);
+        for version in ["", "v10", "-1", "+1", "1.0", "99999999999999999999", "٣"] {
+            let list = json!({"kind": "PartialObjectMetadataList", "items": [{"metadata": {
+                "name": "n", "uid": "u", "labels": {"owner": "helm", "name": "x", "version": version},
+            }}]});
+            let page = page(ok(&serde_json::to_vec(&list).unwrap()), "ns", "x").unwrap();
+            assert!(page.revisions.is_empty(), "{version}");
+        }
+        for change in [
+            (|i| i["metadata"]["labels"]["owner"] = json!("someone")) as fn(&mut Value),
+            |i| i["metadata"]["labels"]["name"] = json!("xx"),
+            |i| i["metadata"]["labels"] = Value::Null,
+            |i| i["metadata"]["namespace"] = json!("other"),
+            |i| i["metadata"]["uid"] = Value::Null,
+            |i| i["metadata"]["name"] = json!("n".repeat(254)),
+        ] {
+            assert_eq!(item(change), 0);
+        }
+    }
+
+    #[test]
+    fn a_payload_is_taken_from_the_secret_of_that_name() {
+        let (_, _, body) = recorded("one-secret-by-field-selector");
+        let name = "sh.helm.release.v1.helm3-upgrade-times-out.v2";
+        let Payload::Read(release) = super::payload(ok(&body), name).unwrap() else { panic!() };
+        assert!(release.info.description.contains("context deadline exceeded"));
+        let Payload::Unreadable(why) = super::payload(ok(&body), "another").unwrap() else { panic!() };
+        assert_eq!(why, "the secret another is gone");
+        let list = |items: Value| {
+            let list = json!({"kind": "SecretList", "apiVersion": "v1", "items": items});
+            match super::payload(ok(&serde_json::to_vec(&list).unwrap()), "s").unwrap() {
+                Payload::Unreadable(why) => why,
+                Payload::Read(_) => panic!("read"),
+            }
+        };
+        let metadata = json!({"name": "s", "labels": {"owner": "helm"}});
+        assert!(list(Value::Null).contains("gone"));
+        assert!(list(json!([{"metadata": {"name": "s"}, "data": {"release": "x"}}])).contains("gone"));
+        assert!(list(json!([{"metadata": metadata}])).contains("no key"));
+        assert!(list(json!([{"metadata": metadata, "data": {"release": "%"}}])).contains("broken base64"));
+    }
+
+    #[test]
+    fn the_date_is_read_or_absent() {
+        assert_eq!(date("Mon, 23 Nov 2026 19:15:45 GMT"), "2026-11-23T19:15:45Z".parse().ok());
+        for broken in ["", "yesterday", "2026-11-23T19:15:45Z", "Mon, 99 Nov 2026 19:15:45 GMT"] {
+            assert_eq!(date(broken), None, "{broken}");
+        }
+    }
+
+    fn any_json() -> impl Strategy<Value = Value> {
+        let words = prop::sample::select(vec![
+            "kind",
+            "Status",
+            "HelmRelease",
+            "SecretList",
+            "PartialObjectMetadataList",
+            "apiVersion",
+            "items",
+            "helm.toolkit.fluxcd.io/v2",
+            "metadata",
+            "name",
+            "namespace",
+            "labels",
+            "owner",
+            "helm",
+            "version",
+            "1",
+            "uid",
+            "continue",
+            "data",
+            "release",
+            "reason",
+            "NotFound",
+            "details",
+            "message",
+            "managedFields",
+            "manager",
+            "spec",
+            "values",
+            "status",
+            "history",
+            "conditions",
+        ]);
+        let leaf = prop_oneof![
+            Just(Value::Null),
+            any::<bool>().prop_map(Value::from),
+            any::<i64>().prop_map(Value::from),
+            words.clone().prop_map(Value::from),
+            "\\PC*".prop_map(Value::from),
+        ];
+        leaf.prop_recursive(5, 64, 8, move |inner| {
+            prop_oneof![
+                prop::collection::vec(inner.clone(), 0..4).prop_map(Value::from),
+                prop::collection::hash_map(words.clone().prop_map(str::to_owned), inner, 0..8)
+                    .prop_map(|map| Value::Object(map.into_iter().collect())),
+            ]
+        })
+    }
+
+    fn ask_all(status: u16, content_type: Option<&str>, body: &[u8]) {
+        let answer = Answer { status, content_type, body };
+        let _ = helm_release(answer, "name", "1");
+        let _ = page(answer, "name", "1");
+        let _ = super::payload(answer, "1");
+    }
+
+    proptest! {
+        #[test]
+        fn any_bytes_have_an_answer(
+            status in any::<u16>(), content_type in prop::option::of("\\PC*"),
+            body in prop::collection::vec(any::<u8>(), 0..500), header in "\\PC*",
+        ) {
+            ask_all(status, content_type.as_deref(), &body);
+            ask_all(200, content_type.as_deref(), &body);
+            ask_all(404, content_type.as_deref(), &body);
+            let _ = date(&header);
+        }
+
+        #[test]
+        fn any_json_has_an_answer(value in any_json(), status in prop::sample::select(vec![200, 404, 403])) {
+            ask_all(status, None, &serde_json::to_vec(&value).unwrap());
+        }
+    }
+}

@@ -1,0 +1,598 @@
+//! One check after another, with stores that fail and clusters that misbehave.
+
+#![allow(clippy::expect_used, clippy::panic, clippy::unwrap_used)] // A test may fail by a panic.
+
+use std::{
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
+
+use async_trait::async_trait;
+use jiff::{SignedDuration, Timestamp};
+use monitor::{
+    answer::Answer,
+    check::{CheckError, CheckPorts, Checker, Ended, Settings},
+    cluster::{ClusterRow, RowState},
+    deployment::Deployment,
+    memory::{MemoryDeployments, MemoryEvents, MemoryRegistry, MemoryVault},
+    ports::{
+        Clock, Clusters, Credentials, Dated, Deployments, Expected, Registry, StoreError, Stored, Vault,
+    },
+    request::{self, Execution, Request},
+};
+use secrecy::ExposeSecret as _;
+use serde::Deserialize as _;
+use serde_json::{Value, json};
+use verdict::{AskError, AskErrorKind, HelmRelease, Payload, Reason, Revision, Status};
+
+const START: &str = "2026-11-23T19:00:00Z";
+
+struct ManualClock(Mutex<Timestamp>);
+
+impl ManualClock {
+    fn advance(&self, secs: i64) {
+        let mut now = self.0.lock().unwrap();
+        *now += SignedDuration::from_secs(secs);
+    }
+}
+
+impl Clock for ManualClock {
+    fn now(&self) -> Timestamp {
+        *self.0.lock().unwrap()
+    }
+}
+
+type Answering = dyn Fn(&Credentials, &str, usize) -> Result<Option<Value>, AskErrorKind> + Send + Sync;
+
+/// A cluster that answers by a closure: credentials, release, how many questions before.
+struct Scripted {
+    clock: Arc<ManualClock>,
+    asked: AtomicUsize,
+    ever_asked: AtomicUsize,
+    answering: Mutex<Box<Answering>>,
+    silent: Mutex<Vec<String>>,
+}
+
+#[async_trait]
+impl Clusters for Scripted {
+    async fn helm_release(
+        &self,
+        credentials: &Credentials,
+        _: &str,
+        name: &str,
+    ) -> Result<Dated<Option<Box<HelmRelease>>>, AskError> {
+        self.asked.fetch_add(1, Ordering::SeqCst);
+        let before = self.ever_asked.fetch_add(1, Ordering::SeqCst);
+        if self.silent.lock().unwrap().contains(&name.to_owned()) {
+            tokio::time::sleep(Duration::from_secs(3600)).await;
+        }
+        let answer = (self.answering.lock().unwrap())(credentials, name, before);
+        match answer {
+            Ok(object) => Ok(Dated {
+                value: object.map(|o| Box::new(HelmRelease::deserialize(o).unwrap())),
+                date: Some(self.clock.now()),
+            }),
+            Err(kind) => Err(AskError { kind, message: "refused".to_owned() }),
+        }
+    }
+
+    async fn revisions(&self, _: &Credentials, _: &str, _: &str) -> Result<Dated<Vec<Revision>>, AskError> {
+        Ok(Dated { value: Vec::new(), date: None })
+    }
+
+    async fn payload(&self, _: &Credentials, _: &str, _: &str) -> Result<Dated<Payload>, AskError> {
+        Ok(Dated { value: Payload::Unreadable("none".to_owned()), date: None })
+    }
+}
+
+/// A store that counts, and lets a rival in before the next writes.
+struct Counted {
+    inner: MemoryDeployments,
+    gets: AtomicUsize,
+    writes: AtomicUsize,
+    rivals: Mutex<Vec<Deployment>>,
+}
+
+impl Counted {
+    async fn let_rival_in(&self, now: Timestamp) {
+        let rival = self.rivals.lock().unwrap().pop();
+        if let Some(rival) = rival {
+            let stored = if rival.rev == 1 {
+                self.inner.create(&rival, now).await
+            } else {
+                self.inner.update(&rival).await
+            };
+            assert_eq!(stored.unwrap(), Stored::Yes);
+        }
+    }
+}
+
+#[async_trait]
+impl Deployments for Counted {
+    async fn get(&self, id: &str) -> Result<Option<Deployment>, StoreError> {
+        self.gets.fetch_add(1, Ordering::SeqCst);
+        self.inner.get(id).await
+    }
+
+    async fn create(&self, item: &Deployment, now: Timestamp) -> Result<Stored, StoreError> {
+        self.let_rival_in(now).await;
+        self.writes.fetch_add(1, Ordering::SeqCst);
+        self.inner.create(item, now).await
+    }
+
+    async fn update(&self, item: &Deployment) -> Result<Stored, StoreError> {
+        self.let_rival_in(item.checked_at).await;
+        self.writes.fetch_add(1, Ordering::SeqCst);
+        self.inner.update(item).await
+    }
+}
+
+/// A vault that counts.
+struct CountedVault(MemoryVault, AtomicUsize);
+
+#[async_trait]
+impl Vault for CountedVault {
+    async fn get(&self, id: &str) -> Result<Option<Credentials>, StoreError> {
+        self.1.fetch_add(1, Ordering::SeqCst);
+        self.0.get(id).await
+    }
+
+    async fn put(&self, id: &str, credentials: &Credentials) -> Result<(), StoreError> {
+        self.0.put(id, credentials).await
+    }
+
+    async fn delete(&self, id: &str) -> Result<(), StoreError> {
+        self.0.delete(id).await
+    }
+}
+
+struct World {
+    clock: Arc<ManualClock>,
+    clusters: Arc<Scripted>,
+    deployments: Arc<Counted>,
+    vault: Arc<CountedVault>,
+    events: Arc<MemoryEvents>,
+    ports: CheckPorts,
+    checker: Checker,
+}
+
+fn credentials(url: &str, token: &str) -> Credentials {
+    Credentials { api_url: url.to_owned(), token: token.into(), ca_cert: None, tls_server_name: None }
+}
+
+async fn world(
+    answering: impl Fn(&Credentials, &str, usize) -> Result<Option<Value>, AskErrorKind> + Send + Sync + 'static,
+) -> World {
+    let clock = Arc::new(ManualClock(Mutex::new(START.parse().unwrap())));
+    let clusters = Arc::new(Scripted {
+        clock: clock.clone(),
+        asked: AtomicUsize::new(0),
+        ever_asked: AtomicUsize::new(0),
+        answering: Mutex::new(Box::new(answering)),
+        silent: Mutex::default(),
+    });
+    let deployments = Arc::new(Counted {
+        inner: MemoryDeployments::new(clock.clone()),
+        gets: AtomicUsize::new(0),
+        writes: AtomicUsize::new(0),
+        rivals: Mutex::default(),
+    });
+    let registry = Arc::new(MemoryRegistry::default());
+    let vault = Arc::new(CountedVault(MemoryVault::default(), AtomicUsize::new(0)));
+    let events = Arc::new(MemoryEvents::default());
+    for (id, name) in [("prod-eu", "Prod EU"), ("prod-us", "prod-us")] {
+        let row = ClusterRow {
+            id: id.to_owned(),
+            name: name.to_owned(),
+            api_url: "https://one.example.com".to_owned(),
+            tls_server_name: None,
+            ca_fingerprint: None,
+            ca_not_after: None,
+            token_expires_at: None,
+            state: RowState::Active,
+            nonce: "n".to_owned(),
+            created_at: clock.now(),
+            updated_at: clock.now(),
+        };
+        assert_eq!(registry.put(&row, Expected::Absent).await.unwrap(), Stored::Yes);
+        vault.0.put(id, &credentials("https://one.example.com", "old")).await.unwrap();
+    }
+    let ports = CheckPorts {
+        deployments: deployments.clone(),
+        registry,
+        vault: vault.clone(),
+        clusters: clusters.clone(),
+        events: events.clone(),
+        clock: clock.clone(),
+    };
+    let checker = Checker::new(ports.clone(), Settings::default());
+    World { clock, clusters, deployments, vault, events, ports, checker }
+}
+
+fn asked(change: impl Fn(&mut Value)) -> (Request, Execution) {
+    let mut event = json!({
+        "deploymentId": "d-1", "helmType": "flux", "timeoutSecs": 60,
+        "targets": [{"cluster": "Prod EU", "namespace": "shop", "release": "checkout"}],
+        "execution": {"arn": "arn:aws:states:eu-west-1:1:execution:m:run-1", "startedAt": START}
+    });
+    change(&mut event);
+    let (request, execution) = request::parse(&event).unwrap();
+    (request, execution.unwrap())
+}
+
+/// A HelmRelease that rests at a generation, with a chart version.
+fn resting(generation: i64, chart: &str) -> Value {
+    json!({
+        "metadata": {"uid": "u", "generation": generation},
+        "spec": {},
+        "status": {
+            "observedGeneration": generation, "lastAttemptedGeneration": generation,
+            "lastAttemptedRevision": chart, "lastAttemptedConfigDigest": "c",
+            "conditions": [{"type": "Ready", "status": "True", "reason": "UpgradeSucceeded", "message": "upgraded"}],
+            "history": [{"name": "checkout", "version": generation, "status": "deployed", "chartVersion": chart}]
+        }
+    })
+}
+
+impl World {
+    async fn check(&self, asked: &(Request, Execution)) -> Answer {
+        self.checker.check(&asked.0, Some(&asked.1)).await.unwrap()
+    }
+
+    async fn stored(&self) -> Deployment {
+        self.deployments.inner.get("d-1").await.unwrap().unwrap()
+    }
+
+    fn another_process(&self) -> Checker {
+        Checker::new(self.ports.clone(), Settings::default())
+    }
+
+    fn counts(&self) -> [usize; 4] {
+        [&self.deployments.gets, &self.deployments.writes, &self.clusters.asked, &self.vault.1]
+            .map(|c| c.swap(0, Ordering::SeqCst))
+    }
+}
+
+#[tokio::test]
+async fn a_change_after_the_first_look_is_awaited_and_judged_once() {
+    let world =
+        world(|_, _, n| Ok(Some(if n < 2 { resting(1, "1.0.0") } else { resting(2, "1.1.0") }))).await;
+    let asked = asked(|_| ());
+    let first = world.check(&asked).await;
+    assert_eq!((first.status, first.reason, first.polls), (Status::Pending, Reason::WaitingForChange, 1));
+    assert_eq!(world.counts(), [1, 1, 1, 1], "read, write, ask, credentials");
+    assert_eq!(world.stored().await.targets[0].api_url.as_deref(), Some("https://one.example.com"));
+
+    world.clock.advance(5);
+    let second = world.check(&asked).await;
+    assert_eq!((second.status, second.polls), (Status::Pending, 2));
+    assert_eq!(world.counts(), [1, 0, 1, 0], "a check in which nothing changed reads once and asks once");
+
+    for (polls, status) in [(3, Status::Pending), (4, Status::Succeeded)] {
+        world.clock.advance(5);
+        let answer = world.check(&asked).await;
+        assert_eq!((answer.status, answer.polls), (status, polls));
+        assert_eq!(world.counts(), [1, 1, 1, 0]);
+    }
+    let end = world.stored().await;
+    world.clock.advance(500);
+    let late = world.check(&asked).await;
+    assert_eq!(late, Answer::from(&end), "a verdict stands, and nobody is asked again");
+    assert_eq!(world.counts(), [1, 0, 0, 0]);
+    assert_eq!(world.stored().await, end);
+}
+
+#[tokio::test]
+async fn another_process_goes_on_where_the_first_was_killed() {
+    let world =
+        world(|_, _, n| Ok(Some(if n == 0 { resting(1, "1.0.0") } else { resting(2, "1.1.0") }))).await;
+    let asked = asked(|_| ());
+    world.check(&asked).await;
+    for (polls, status) in [(2, Status::Pending), (3, Status::Succeeded)] {
+        world.clock.advance(5);
+        let answer = world.another_process().check(&asked.0, Some(&asked.1)).await.unwrap();
+        assert_eq!((answer.status, answer.polls), (status, polls));
+    }
+}
+
+#[tokio::test]
+async fn a_retried_check_is_no_second_look() {
+    let world =
+        world(|_, _, n| Ok(Some(if n == 0 { resting(1, "1.0.0") } else { resting(2, "1.1.0") }))).await;
+    let asked = asked(|_| ());
+    world.check(&asked).await;
+    world.clock.advance(5);
+    for _ in 0..5 {
+        assert_eq!(world.check(&asked).await.status, Status::Pending);
+    }
+    world.clock.advance(5);
+    assert_eq!(world.check(&asked).await.status, Status::Succeeded);
+}
+
+#[tokio::test]
+async fn the_deadline_is_set_once_and_ends_it() {
+    let world = world(|_, _, _| Ok(Some(resting(1, "1.0.0")))).await;
+    let asked = asked(|_| ());
+    let first = world.check(&asked).await;
+    world.clock.advance(59);
+    assert_eq!(world.check(&asked).await.status, Status::Pending);
+    world.clock.advance(1);
+    let last = world.check(&asked).await;
+    assert_eq!((last.status, last.reason), (Status::Failed, Reason::Timeout));
+    assert_eq!(last.last_reason, Some(Reason::WaitingForChange));
+    assert_eq!((last.deadline, last.started_at), (first.deadline, first.started_at));
+    assert!(
+        last.message.starts_with("timed out after 60 s waiting for HelmRelease shop/checkout on Prod EU: ")
+    );
+}
+
+#[tokio::test]
+async fn a_check_that_comes_too_late_asks_nobody() {
+    let world = world(|_, _, _| Ok(Some(resting(2, "1.1.0")))).await;
+    let asked = asked(|_| ());
+    world.check(&asked).await;
+    world.counts();
+    world.clock.advance(60 + 61);
+    let late = world.another_process().check(&asked.0, Some(&asked.1)).await.unwrap();
+    assert_eq!((late.status, late.reason), (Status::Failed, Reason::Timeout));
+    assert_eq!(world.counts(), [1, 1, 0, 0]);
+}
+
+#[tokio::test]
+async fn a_rival_that_was_quicker_is_adopted_without_asking_again() {
+    let world =
+        world(|_, _, n| Ok(Some(if n == 0 { resting(1, "1.0.0") } else { resting(2, "1.1.0") }))).await;
+    let asked = asked(|_| ());
+    // A twin looked first, and saw what was there before the push.
+    world.check(&asked).await;
+    let twins = world.stored().await;
+    let late = self::world(|_, _, _| Ok(Some(resting(2, "1.1.0")))).await;
+    late.deployments.rivals.lock().unwrap().push(twins.clone());
+    late.clock.advance(1);
+    let answer = late.check(&asked).await;
+    assert_eq!(answer.status, Status::Pending);
+    assert_eq!(late.counts(), [2, 2, 1, 1]);
+    let merged = late.stored().await;
+    assert_eq!(
+        merged.targets[0].state.baseline, twins.targets[0].state.baseline,
+        "the first baseline stands"
+    );
+    late.clock.advance(5);
+    assert_eq!(late.check(&asked).await.status, Status::Succeeded);
+}
+
+#[tokio::test]
+async fn lost_twice_is_transient_and_a_rivals_verdict_is_taken() {
+    let world =
+        world(|_, _, n| Ok(Some(if n == 0 { resting(1, "1.0.0") } else { resting(2, "1.1.0") }))).await;
+    let asked = asked(|_| ());
+    world.check(&asked).await;
+    let mut rival = world.stored().await;
+    rival.rev += 1;
+    let mut second = rival.clone();
+    second.rev += 1;
+    *world.deployments.rivals.lock().unwrap() = vec![second.clone(), rival];
+    world.clock.advance(5);
+    let lost = world.checker.check(&asked.0, Some(&asked.1)).await;
+    assert!(matches!(lost, Err(CheckError::Transient(..))), "{lost:?}");
+
+    second.rev += 1;
+    second.status = Status::Succeeded;
+    second.reason = Reason::UpgradeSucceeded;
+    world.deployments.rivals.lock().unwrap().push(second.clone());
+    world.clock.advance(5);
+    assert_eq!(world.check(&asked).await, Answer::from(&second));
+}
+
+#[tokio::test]
+async fn an_id_that_is_used_twice_returns_no_old_verdict() {
+    let world = world(|_, _, _| Ok(Some(resting(1, "1.0.0")))).await;
+    let first = asked(|_| ());
+    world.check(&first).await;
+    let before = world.stored().await;
+    let second = asked(|e| e["execution"]["arn"] = json!("arn:aws:states:eu-west-1:1:execution:m:run-2"));
+    for checker in [&world.checker, &world.another_process()] {
+        let error = checker.check(&second.0, Some(&second.1)).await.unwrap_err();
+        let CheckError::InvalidRequest(sentence) = error else { panic!("{error:?}") };
+        assert!(sentence.contains("DeploymentIdConflict") && sentence.contains("run-1"), "{sentence}");
+    }
+    assert_eq!(world.stored().await, before);
+    assert!(world.checker.check(&first.0, None).await.is_err());
+}
+
+#[tokio::test]
+async fn without_an_execution_the_request_itself_owns_the_item() {
+    let world = world(|_, _, _| Ok(Some(resting(1, "1.0.0")))).await;
+    let (request, _) = asked(|_| ());
+    world.checker.check(&request, None).await.unwrap();
+    world.checker.check(&request, None).await.unwrap();
+    let other = Request { timeout_secs: Some(61), ..request };
+    assert!(matches!(world.checker.check(&other, None).await, Err(CheckError::InvalidRequest(_))));
+}
+
+#[tokio::test]
+async fn unknown_clusters_are_each_named() {
+    let world = world(|_, _, _| Ok(None)).await;
+    let asked = asked(|e| {
+        e["targets"] = json!([
+            {"cluster": "prod-eu", "release": "a"}, {"cluster": "nowhere", "release": "a"}, {"cluster": "prod/us", "release": "a"}
+        ]);
+    });
+    let error = world.checker.check(&asked.0, Some(&asked.1)).await.unwrap_err();
+    assert_eq!(
+        error.to_string(),
+        "/targets/1/cluster: no cluster \"nowhere\" is registered; \
+         /targets/2/cluster: no cluster \"prod/us\" is registered"
+    );
+    assert_eq!(world.counts()[1..], [0, 0, 0]);
+}
+
+#[tokio::test]
+async fn a_rotated_token_is_noticed_by_its_refusal_and_tried_at_once() {
+    let world = world(|c, _, n| match c.token.expose_secret() {
+        "old" if n > 0 => Err(AskErrorKind::Unauthorized),
+        _ => Ok(Some(resting(1, "1.0.0"))),
+    })
+    .await;
+    let asked = asked(|_| ());
+    world.check(&asked).await;
+    world.vault.0.put("prod-eu", &credentials("https://one.example.com", "new")).await.unwrap();
+    world.counts();
+    world.clock.advance(5);
+    let answer = world.check(&asked).await;
+    assert_eq!((answer.status, answer.reason), (Status::Pending, Reason::WaitingForChange));
+    assert_eq!(world.counts(), [1, 0, 2, 1], "read again once, tried at once, and nobody noticed");
+}
+
+#[tokio::test]
+async fn a_token_that_stays_refused_is_a_failure_on_the_third_poll() {
+    let world = world(|_, _, _| Err(AskErrorKind::Unauthorized)).await;
+    let asked = asked(|_| ());
+    for status in [Status::Pending, Status::Pending, Status::Failed] {
+        let answer = world.check(&asked).await;
+        assert_eq!((answer.status, answer.reason), (status, Reason::Unauthorized), "{}", answer.message);
+        world.clock.advance(5);
+    }
+}
+
+#[tokio::test]
+async fn a_cluster_that_was_registered_anew_is_not_asked() {
+    let world = world(|_, _, _| Ok(Some(resting(1, "1.0.0")))).await;
+    let asked = asked(|_| ());
+    world.check(&asked).await;
+    world.vault.0.put("prod-eu", &credentials("https://two.example.com", "new")).await.unwrap();
+    world.counts();
+    world.clock.advance(5);
+    let answer = world.another_process().check(&asked.0, Some(&asked.1)).await.unwrap();
+    assert_eq!((answer.status, answer.reason), (Status::Failed, Reason::ClusterChanged));
+    assert_eq!(world.counts()[2], 0, "the token is not sent to another address");
+}
+
+#[tokio::test]
+async fn a_cluster_that_was_removed_is_told_after_three_polls() {
+    let world = world(|_, _, _| Ok(Some(resting(1, "1.0.0")))).await;
+    let asked = asked(|_| ());
+    world.check(&asked).await;
+    world.vault.0.delete("prod-eu").await.unwrap();
+    for reason in [Reason::CredentialsUnavailable, Reason::CredentialsUnavailable, Reason::ClusterRemoved] {
+        world.clock.advance(5);
+        let answer = world.another_process().check(&asked.0, Some(&asked.1)).await.unwrap();
+        assert_eq!(answer.reason, reason);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_silent_cluster_delays_the_others_by_the_budget_at_most() {
+    let world = world(|_, _, _| Ok(Some(resting(1, "1.0.0")))).await;
+    world.clusters.silent.lock().unwrap().push("mute".to_owned());
+    let asked = asked(|e| {
+        e["targets"] =
+            json!([{"cluster": "prod-us", "release": "mute"}, {"cluster": "prod-eu", "release": "a"}]);
+    });
+    let began = tokio::time::Instant::now();
+    let answer = world.check(&asked).await;
+    assert_eq!(began.elapsed(), Duration::from_millis(4500));
+    assert_eq!(answer.targets[0].reason, Reason::ClusterSlow);
+    assert_eq!(answer.targets[1].reason, Reason::WaitingForChange);
+}
+
+#[tokio::test]
+async fn many_targets_on_one_cluster_read_its_credentials_once() {
+    let world = world(|_, _, _| Ok(Some(resting(1, "1.0.0")))).await;
+    let targets: Vec<Value> =
+        (0..40).map(|n| json!({"cluster": "prod-eu", "release": format!("r{n}")})).collect();
+    let asked = asked(|e| e["targets"] = json!(targets));
+    let answer = world.check(&asked).await;
+    assert_eq!(answer.targets.len(), 40);
+    assert_eq!(world.counts(), [1, 1, 40, 1]);
+}
+
+#[tokio::test]
+async fn all_are_awaited_or_with_fail_fast_none() {
+    let answering = |_: &Credentials, name: &str, _: usize| match name {
+        "bad" => {
+            let mut bad = resting(1, "1.0.0");
+            bad["metadata"]["deletionTimestamp"] = json!(START);
+            Ok(Some(bad))
+        }
+        _ => Ok(None),
+    };
+    for (fail_fast, status, reason) in
+        [(false, Status::Pending, Reason::NotFound), (true, Status::Failed, Reason::Removed)]
+    {
+        let world = world(move |c, n, i| if i < 2 { Ok(None) } else { answering(c, n, i) }).await;
+        let asked = asked(|e| {
+            e["failFast"] = json!(fail_fast);
+            e["targets"] =
+                json!([{"cluster": "prod-eu", "release": "slow"}, {"cluster": "prod-us", "release": "bad"}]);
+        });
+        world.check(&asked).await;
+        world.clock.advance(5);
+        let answer = world.check(&asked).await;
+        assert_eq!((answer.status, answer.reason), (status, reason), "{}", answer.message);
+        assert_eq!(answer.targets[0].status, Status::Pending);
+        assert_eq!(answer.targets[0].reason == Reason::NotAwaited, fail_fast);
+    }
+}
+
+fn ended(status: &str, error: Option<&str>, arn: &str) -> Ended {
+    Ended {
+        execution: Execution { arn: arn.to_owned(), started_at: START.parse().unwrap() },
+        deployment_id: Some("d-1".to_owned()),
+        status: status.to_owned(),
+        error: error.map(str::to_owned),
+    }
+}
+
+#[tokio::test]
+async fn what_an_execution_left_pending_is_closed_and_told() {
+    let world = world(|_, _, _| Ok(Some(resting(1, "1.0.0")))).await;
+    let asked = asked(|_| ());
+    world.check(&asked).await;
+    let other = world.checker.close(&ended("ABORTED", None, "arn:aws:states:x:1:execution:m:run-2")).await;
+    assert_eq!(other.unwrap(), None, "another execution's end closes nothing");
+    assert_eq!(world.stored().await.status, Status::Pending);
+
+    let arn = asked.1.arn.as_str();
+    let closed = world.checker.close(&ended("ABORTED", None, arn)).await.unwrap().unwrap();
+    assert_eq!((closed.status, closed.reason), (Status::Failed, Reason::MonitorError));
+    assert!(
+        closed.message.contains("stopped by hand") && closed.message.contains("last seen"),
+        "{}",
+        closed.message
+    );
+    assert_eq!(closed.last_reason, Some(Reason::WaitingForChange));
+    assert_eq!(world.events.published(), std::slice::from_ref(&closed));
+
+    // Again, and a check that was under way: the end stands.
+    let again = world.checker.close(&ended("ABORTED", None, arn)).await.unwrap().unwrap();
+    assert_eq!(again, closed);
+    assert_eq!(world.check(&asked).await, closed);
+}
+
+#[tokio::test]
+async fn a_verdict_that_the_state_machine_has_told_is_not_told_again() {
+    let world = world(|_, _, _| Ok(Some(resting(1, "1.0.0")))).await;
+    let asked = asked(|_| ());
+    world.check(&asked).await;
+    world.clock.advance(60);
+    world.check(&asked).await;
+    let closed =
+        world.checker.close(&ended("FAILED", Some("DeploymentTimedOut"), &asked.1.arn)).await.unwrap();
+    assert_eq!(closed.unwrap().reason, Reason::Timeout);
+    assert!(world.events.published().is_empty());
+    world.checker.close(&ended("FAILED", Some("States.Runtime"), &asked.1.arn)).await.unwrap();
+    assert_eq!(world.events.published().len(), 1, "a verdict that it could not tell is");
+}
+
+#[tokio::test]
+async fn an_execution_that_never_checked_leaves_a_trace() {
+    let world = world(|_, _, _| Ok(None)).await;
+    let closed = world.checker.close(&ended("TIMED_OUT", None, "arn:aws:states:x:1:execution:m:d-1")).await;
+    let closed = closed.unwrap().unwrap();
+    assert_eq!((closed.status, closed.reason), (Status::Failed, Reason::MonitorError));
+    assert_eq!(Answer::from(&world.stored().await), closed);
+}
