@@ -1,0 +1,166 @@
+//! The events of this handler, and the names of its errors.
+
+#![allow(clippy::expect_used, clippy::panic, clippy::unwrap_used)] // A test may fail by a panic.
+
+use std::{fs, path::PathBuf, sync::Arc};
+
+use async_trait::async_trait;
+use lambda_runtime::Diagnostic;
+use monitor::{
+    check::{CheckPorts, Checker, Settings},
+    cluster::{ClusterRow, RowState},
+    deployment::Deployment,
+    memory::{MemoryDeployments, MemoryEvents, MemoryRegistry, MemoryVault},
+    ports::{
+        Clusters, Credentials, Dated, Deployments, Expected, Registry, StoreError, Stored, SystemClock, Vault,
+    },
+};
+use serde_json::{Value, json};
+use verdict::{AskError, HelmRelease, Payload, Reason, Revision, Status};
+
+/// A cluster in which there is nothing.
+struct Empty;
+
+#[async_trait]
+impl Clusters for Empty {
+    async fn helm_release(
+        &self,
+        _: &Credentials,
+        _: &str,
+        _: &str,
+    ) -> Result<Dated<Option<Box<HelmRelease>>>, AskError> {
+        Ok(Dated { value: None, date: None })
+    }
+
+    async fn revisions(&self, _: &Credentials, _: &str, _: &str) -> Result<Dated<Vec<Revision>>, AskError> {
+        Ok(Dated { value: Vec::new(), date: None })
+    }
+
+    async fn payload(&self, _: &Credentials, _: &str, _: &str) -> Result<Dated<Payload>, AskError> {
+        Ok(Dated { value: Payload::Unreadable(String::new()), date: None })
+    }
+}
+
+/// A store that is out of order in one way.
+struct Faulty(fn() -> StoreError);
+
+#[async_trait]
+impl Deployments for Faulty {
+    async fn get(&self, _: &str) -> Result<Option<Deployment>, StoreError> {
+        Err(self.0())
+    }
+
+    async fn create(&self, _: &Deployment, _: jiff::Timestamp) -> Result<Stored, StoreError> {
+        Err(self.0())
+    }
+
+    async fn update(&self, _: &Deployment) -> Result<Stored, StoreError> {
+        Err(self.0())
+    }
+}
+
+async fn checker(deployments: Arc<dyn Deployments>) -> (Checker, Arc<MemoryEvents>) {
+    let clock = Arc::new(SystemClock);
+    let (registry, vault, events) =
+        (MemoryRegistry::default(), MemoryVault::default(), Arc::new(MemoryEvents::default()));
+    for id in ["prod-eu", "prod-us"] {
+        let now = jiff::Timestamp::now();
+        let row = ClusterRow {
+            id: id.to_owned(),
+            name: id.to_owned(),
+            api_url: "https://k8s.example.com".to_owned(),
+            tls_server_name: None,
+            ca_fingerprint: None,
+            ca_not_after: None,
+            token_expires_at: None,
+            state: RowState::Active,
+            nonce: "n".to_owned(),
+            created_at: now,
+            updated_at: now,
+        };
+        assert_eq!(registry.put(&row, Expected::Absent).await.unwrap(), Stored::Yes);
+        let credentials = Credentials {
+            api_url: "https://k8s.example.com".to_owned(),
+            token: "token".into(),
+            ca_cert: None,
+            tls_server_name: None,
+        };
+        vault.put(id, &credentials).await.unwrap();
+    }
+    let ports = CheckPorts {
+        deployments,
+        registry: Arc::new(registry),
+        vault: Arc::new(vault),
+        clusters: Arc::new(Empty),
+        events: events.clone(),
+        clock,
+    };
+    (Checker::new(ports, Settings::default()), events)
+}
+
+fn in_memory() -> Arc<MemoryDeployments> {
+    Arc::new(MemoryDeployments::default())
+}
+
+fn sample(name: &str) -> Value {
+    let path = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../infra/events").join(name);
+    serde_json::from_slice(&fs::read(path).unwrap()).unwrap()
+}
+
+#[tokio::test]
+async fn the_sample_events_are_served() {
+    for name in ["check-flux.json", "check-plain.json", "check-inline.json"] {
+        let (checker, _) = checker(in_memory()).await;
+        let answer = check::handle(&checker, sample(name)).await.unwrap().unwrap();
+        assert_eq!((answer.status, answer.reason), (Status::Pending, Reason::NotFound), "{name}");
+    }
+}
+
+#[tokio::test]
+async fn an_execution_that_was_stopped_is_closed_and_told() {
+    let (checker, events) = checker(in_memory()).await;
+    let answer = check::handle(&checker, sample("execution-aborted.json")).await.unwrap().unwrap();
+    assert_eq!((answer.deployment_id.as_str(), answer.reason), ("checkout-4711", Reason::MonitorError));
+    assert_eq!(events.published(), [answer]);
+
+    let mut running = sample("execution-aborted.json");
+    running["detail"]["status"] = json!("RUNNING");
+    assert!(check::handle(&checker, running).await.unwrap().is_none());
+}
+
+#[tokio::test]
+async fn errors_have_the_names_that_the_state_machine_matches() {
+    let broken: fn() -> StoreError = || StoreError::Broken { what: "denied".to_owned(), source: None };
+    let transient: fn() -> StoreError = || StoreError::Transient("DynamoDB", "throttled".into());
+    let stores: [(Arc<dyn Deployments>, Value, &str); 4] = [
+        (in_memory(), json!({"helmType": "argo"}), "InvalidRequest"),
+        (in_memory(), json!([]), "InvalidRequest"),
+        (Arc::new(Faulty(transient)), sample("check-flux.json"), "Transient"),
+        (Arc::new(Faulty(broken)), sample("check-flux.json"), "Internal"),
+    ];
+    for (store, event, name) in stores {
+        let (checker, _) = checker(store).await;
+        let diagnostic = Diagnostic::from(check::handle(&checker, event).await.unwrap_err());
+        assert_eq!(diagnostic.error_type, name);
+        assert!(!diagnostic.error_message.contains("throttled"), "the cause is for the log alone");
+    }
+}
+
+#[test]
+fn the_state_machine_matches_these_names_and_no_others_of_ours() {
+    let path = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../infra/deployment-monitor.asl.json");
+    let machine: Value = serde_json::from_slice(&fs::read(path).unwrap()).unwrap();
+    let check = &machine["States"]["Check"];
+    let mut matched: Vec<&str> = [&check["Retry"], &check["Catch"]]
+        .into_iter()
+        .flat_map(|list| list.as_array().unwrap())
+        .flat_map(|rule| rule["ErrorEquals"].as_array().unwrap())
+        .map(|name| name.as_str().unwrap())
+        .filter(|name| !name.contains('.'))
+        .collect();
+    matched.sort_unstable();
+    matched.dedup();
+    // `Internal` is caught with all others.
+    assert_eq!(matched, ["InvalidRequest", "Transient"]);
+    assert!(matched.iter().all(|name| check::ERROR_NAMES.contains(name)));
+}
