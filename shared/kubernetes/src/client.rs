@@ -19,7 +19,7 @@ use crate::{
     endpoint::{Endpoint, Endpoints, Tls},
     parsing::{self, Answer},
     payload::PACKED_BYTES,
-    redaction::redact,
+    redaction::{may_hold_secret, redact},
     requests::{self, BadName, PAGE},
     trouble,
 };
@@ -163,7 +163,14 @@ impl Clusters for KubernetesClient {
         namespace: &str,
         name: &str,
     ) -> Result<Dated<Option<Box<HelmRelease>>>, AskError> {
-        self.ask_helm_release(credentials, namespace, name).await.map_err(|e| fit_to_show(e, credentials))
+        let mut came = self
+            .ask_helm_release(credentials, namespace, name)
+            .await
+            .map_err(|e| fit_to_show(e, credentials))?;
+        for condition in came.value.iter_mut().flat_map(|object| &mut object.status.conditions) {
+            hide_token(&mut condition.message, credentials);
+        }
+        Ok(came)
     }
 
     async fn revisions(
@@ -181,7 +188,22 @@ impl Clusters for KubernetesClient {
         namespace: &str,
         secret: &str,
     ) -> Result<Dated<Payload>, AskError> {
-        self.ask_payload(credentials, namespace, secret).await.map_err(|e| fit_to_show(e, credentials))
+        let mut came = self
+            .ask_payload(credentials, namespace, secret)
+            .await
+            .map_err(|e| fit_to_show(e, credentials))?;
+        if let Payload::Read(release) = &mut came.value {
+            hide_token(&mut release.info.description, credentials);
+        }
+        Ok(came)
+    }
+}
+
+/// Controllers and Helm quote what they were told; the token must not be shown
+/// whoever quotes it.
+fn hide_token(text: &mut String, credentials: &Credentials) {
+    if may_hold_secret(text) {
+        *text = redact(text, credentials.token.expose_secret());
     }
 }
 

@@ -6,7 +6,7 @@ use serde_json::Value;
 use crate::{
     AskError, AskErrorKind, Baseline, Evidence, Expect, HelmType, Look, Memory, Observed, Question, Reason,
     Seen, Status, Streak, TargetState, flux, plain,
-    text::{clean, cut},
+    text::{clean, cut, said},
 };
 
 /// Two looks count as two polls only if they are at least this far apart: a
@@ -17,12 +17,15 @@ pub const POLL_APART: SignedDuration = SignedDuration::from_secs(4);
 /// and the answer was under way.
 const CLOCKS_AGREE: SignedDuration = SignedDuration::from_secs(2);
 
+/// A clock that differs by more is no clock at all.
+const NO_CLOCK: SignedDuration = SignedDuration::from_hours(24);
+
 /// After so many polls running an answer that can't pass by itself counts. Two
 /// may still fall into one restart of an API server.
 pub(crate) const REFUSALS: u32 = 3;
 
-/// A text of a release's that stands beside others in one message.
-const PART_BYTES: usize = 600;
+/// What a message says before its notes or its hint, in bytes at most.
+const MAIN_BYTES: usize = 640;
 
 /// What a decision came to.
 #[derive(Debug, Clone, PartialEq)]
@@ -92,10 +95,9 @@ pub(crate) struct ClusterClock {
 
 impl ClusterClock {
     fn new(look: &Look) -> Self {
-        let ahead = look.cluster_date.map(|date| {
-            let ahead = date.duration_since(look.at);
-            if ahead.abs() > CLOCKS_AGREE { ahead } else { SignedDuration::ZERO }
-        });
+        let ahead =
+            look.cluster_date.map(|date| date.duration_since(look.at)).filter(|a| a.abs() <= NO_CLOCK);
+        let ahead = ahead.map(|a| if a.abs() > CLOCKS_AGREE { a } else { SignedDuration::ZERO });
         Self { at: look.at, ahead }
     }
 
@@ -141,21 +143,26 @@ impl Next {
         if self.status == Status::Pending && at >= question.deadline {
             return self.time_out(question, before, at);
         }
-        for note in self.notes.drain(..) {
-            self.message = format!("{}; note: {note}", cut(self.message, PART_BYTES));
+        let notes = std::mem::take(&mut self.notes);
+        if self.status == Status::Pending && !notes.is_empty() {
+            self.message = format!("{}; note: {}", cut(clean(&self.message), MAIN_BYTES), notes.join("; "));
         }
         self.state(before, at, None)
     }
 
     fn time_out(mut self, question: &Question<'_>, before: &TargetState, at: Timestamp) -> TargetState {
         let waited_for = self.reason;
+        let name = object(question);
+        let message = clean(&self.message);
+        // Most messages begin with the name, and it was just said.
+        let message = message.strip_prefix(&format!("{name}: ")).unwrap_or(&message);
         let mut message = format!(
-            "timed out after {} s waiting for {}: {}",
+            "timed out after {} s waiting for {name}: {}",
             question.timeout_secs,
-            object(question),
-            cut(clean(&self.message), PART_BYTES),
+            cut(message.to_owned(), MAIN_BYTES),
         );
-        if let Some(hint) = &self.memory.hint {
+        // Where the cluster could not be asked, what was likely before is no cause.
+        if let Some(hint) = self.memory.hint.as_ref().filter(|_| !is_asking(waited_for)) {
             message = format!("{message}; {hint}");
         }
         self.status = Status::Failed;
@@ -185,6 +192,23 @@ impl Next {
             memory: self.memory,
         }
     }
+}
+
+/// Whether it tells of the asking, not of the release.
+fn is_asking(reason: Reason) -> bool {
+    matches!(
+        reason,
+        Reason::ClusterSlow
+            | Reason::ClusterUnreachable
+            | Reason::Throttled
+            | Reason::ServerError
+            | Reason::BadAnswer
+            | Reason::CredentialsUnavailable
+            | Reason::Unauthorized
+            | Reason::Forbidden
+            | Reason::FluxNotInstalled
+            | Reason::TlsError
+    )
 }
 
 /// The object waited for, as messages name it.
@@ -228,19 +252,44 @@ pub(crate) fn missing_value<'a>(expect: &'a Expect, values: Option<&Value>) -> O
 }
 
 /// A string equals a scalar's text form, so that `"8080"` in a pipeline's
-/// variable meets `8080` in YAML; else JSON equality.
+/// variable meets `8080` in YAML, and the other way round; else JSON equality.
 fn same_value(expected: &Value, found: &Value) -> bool {
     match (expected, found) {
-        (Value::String(e), Value::Number(f)) => *e == f.to_string(),
-        (Value::String(e), Value::Bool(f)) => *e == f.to_string(),
+        (Value::String(text), Value::Number(n)) | (Value::Number(n), Value::String(text)) => {
+            *text == n.to_string()
+        }
+        (Value::String(text), Value::Bool(b)) | (Value::Bool(b), Value::String(text)) => {
+            *text == b.to_string()
+        }
         _ => expected == found,
+    }
+}
+
+/// What is expected, in words; never a value.
+pub(crate) fn expected(expect: &Expect) -> String {
+    let mut parts: Vec<String> = Vec::new();
+    parts.extend(expect.chart_version.as_ref().map(|v| format!("chart {v}")));
+    parts.extend(expect.app_version.as_ref().map(|v| format!("app {v}")));
+    if parts.is_empty() {
+        let pointers: Vec<&str> = expect.values.keys().map(String::as_str).collect();
+        parts.push(format!("a release with the expected value at {}", pointers.join(", ")));
+    }
+    parts.join(" with ")
+}
+
+/// What runs, in words, as far as it matters to what is expected.
+pub(crate) fn running(expect: &Expect, chart: Option<&str>, app: Option<&str>) -> String {
+    let chart = format!("chart {}", chart.unwrap_or("of unknown version"));
+    match expect.app_version {
+        Some(_) => format!("{chart} with app {}", app.unwrap_or("of unknown version")),
+        None => chart,
     }
 }
 
 fn asking_failed(question: &Question<'_>, before: &TargetState, at: Timestamp, error: &AskError) -> Next {
     use AskErrorKind as Kind;
     let cluster = question.cluster;
-    let says = cut(clean(&error.message), PART_BYTES);
+    let says = said(&error.message);
     let mut next = Next {
         status: Status::Pending,
         reason: Reason::BadAnswer,

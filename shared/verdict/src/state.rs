@@ -154,6 +154,10 @@ pub struct Memory {
     /// The object, or something new, was seen.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub seen: bool,
+    /// Something happened to the HelmRelease after the push. That stays true, also
+    /// where the history that showed it is trimmed, or the cluster's clock is lost.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub news: bool,
     /// What must be seen on several polls running, and how often it was.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub streak: Option<Streak>,
@@ -166,6 +170,10 @@ pub struct Memory {
     /// The likely cause, told at the deadline.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub hint: Option<String>,
+    /// The newest secret that was new, by its `uid`: what was new stays new,
+    /// also where the cluster's clock is not known any more.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub top: Option<String>,
     /// The last words of what is gone since.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub last_words: Option<String>,

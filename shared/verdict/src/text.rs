@@ -8,13 +8,20 @@ pub const MESSAGE_BYTES: usize = 1024;
 /// (Kubernetes `serializer/json`: the decoder's error with its context).
 const QUOTING: &str = "error found in #";
 
-/// Makes a text fit for a message: control characters become spaces, what
-/// follows a decoder's quotation mark is redacted, runs of white space shrink to
+/// How long a cluster's words may be beside others in one message, in bytes.
+const PART_BYTES: usize = 600;
+
+/// What stands where something was redacted. [`clean`] leaves a text alone that
+/// has it already, so that a sentence around a cleaned part loses nothing.
+const REDACTED: &str = " [redacted]";
+
+/// Makes a text fit for a message: what follows a decoder's quotation mark is
+/// redacted, control characters become spaces, runs of white space shrink to
 /// one, and then it is cut to [`MESSAGE_BYTES`] at a character's edge.
 #[must_use]
 pub fn clean(text: &str) -> String {
-    let quoted = find_ignoring_case(text, QUOTING);
-    let text = quoted.map_or(text, |at| &text[..at + QUOTING.len()]);
+    let quoted = quotation(text);
+    let text = quoted.map_or(text, |end| &text[..end]);
     let mut out = String::with_capacity(text.len().min(MESSAGE_BYTES) + 16);
     for word in text.split(|c: char| c.is_control() || c.is_whitespace()).filter(|w| !w.is_empty()) {
         if !out.is_empty() {
@@ -26,9 +33,15 @@ pub fn clean(text: &str) -> String {
         }
     }
     if quoted.is_some() {
-        out.push_str(" [redacted]");
+        out.push_str(REDACTED);
     }
     cut(out, MESSAGE_BYTES)
+}
+
+/// A cluster's words as a part of a message: cleaned, and short enough that
+/// what is said around them stays.
+pub(crate) fn said(text: &str) -> String {
+    cut(clean(text), PART_BYTES)
 }
 
 /// Cuts to a number of bytes at a character's edge, marking the cut.
@@ -41,8 +54,13 @@ pub(crate) fn cut(mut text: String, bytes: usize) -> String {
     text
 }
 
-fn find_ignoring_case(text: &str, ascii: &str) -> Option<usize> {
-    text.as_bytes().windows(ascii.len()).position(|w| w.eq_ignore_ascii_case(ascii.as_bytes()))
+/// Where the first quotation mark ends behind which nothing was redacted yet.
+fn quotation(text: &str) -> Option<usize> {
+    let bytes = text.as_bytes();
+    (0..bytes.len().saturating_sub(QUOTING.len() - 1)).map(|start| start + QUOTING.len()).find(|end| {
+        bytes[end - QUOTING.len()..*end].eq_ignore_ascii_case(QUOTING.as_bytes())
+            && !bytes[*end..].starts_with(REDACTED.as_bytes())
+    })
 }
 
 #[cfg(test)]
@@ -58,6 +76,13 @@ mod tests {
     fn what_a_decoder_quotes_is_redacted_before_the_cut() {
         let text = "json: cannot unmarshal, Error found in #10 byte of ...|token\":\"s3cr3t";
         assert_eq!(clean(text), "json: cannot unmarshal, Error found in # [redacted]");
+    }
+
+    #[test]
+    fn what_is_said_around_a_cleaned_part_stays() {
+        let part = clean("bad: error found in #10 byte of ...|s3cr3t");
+        let whole = clean(&format!("{part}; look there; ERROR FOUND IN #2 s3cr3t"));
+        assert_eq!(whole, "bad: error found in # [redacted]; look there; ERROR FOUND IN # [redacted]");
     }
 
     #[test]

@@ -25,6 +25,12 @@ pub(crate) fn meets(expected: &str, seen: &str) -> bool {
     }
 }
 
+/// Whether both are full versions, and others. `+build` does not count: a spec
+/// that pins a version names no artifact.
+pub(crate) fn differ(a: &str, b: &str) -> bool {
+    matches!((full(a), full(b)), (Some(a), Some(b)) if a.cmp_precedence(&b) != Ordering::Equal)
+}
+
 /// Whether `a` is newer than `b`; `None` where one of them is no semver.
 pub(crate) fn newer(a: &str, b: &str) -> Option<bool> {
     Some(full(a)?.cmp_precedence(&full(b)?) == Ordering::Greater)

@@ -15,9 +15,9 @@ use jiff::{SignedDuration, Timestamp};
 use crate::{
     Baseline, Evidence, FailOn, FluxBaseline, HelmRelease, Memory, Observed, Question, Reason, Status,
     TargetState,
-    decide::{ClusterClock, Next, count, missing_value, object, values_met},
+    decide::{ClusterClock, Next, count, expected, missing_value, object, running, values_met},
     flux::object::{Condition, HistoryEntry},
-    text::cut,
+    text::{cut, said},
     version,
 };
 
@@ -36,6 +36,8 @@ const NOT_READY: u32 = 2;
 /// Polls running on which the same generation and release must be seen where
 /// nothing was expected: one push can change two objects, and settle twice.
 const SETTLED: u32 = 2;
+/// Ready's reason where something newer broke off the health checks: a new reconcile follows.
+const HEALTH_CHECK_CANCELED: &str = "HealthCheckCanceled";
 /// `spec.timeout` where it is absent (helm-controller `HelmRelease.GetTimeout`).
 const FLUX_PATIENCE: SignedDuration = SignedDuration::from_mins(5);
 
@@ -57,7 +59,8 @@ pub(crate) fn decide(
         Some(Baseline::Releases(_)) | None => Baseline::HelmRelease(Box::new(seen.baseline())),
     };
     memory.seen = true;
-    let facts = Facts::new(question, &baseline, clock, seen);
+    let facts = Facts::new(question, &baseline, memory.news, clock, seen);
+    memory.news = facts.news;
     facts.remember_met(&mut memory);
     memory.hint = facts.hint();
     let mut streak = memory.streak.take();
@@ -141,6 +144,7 @@ impl<'a> Facts<'a> {
     fn new(
         question: &'a Question<'a>,
         baseline: &'a Baseline,
+        known_news: bool,
         clock: ClusterClock,
         seen: &'a HelmRelease,
     ) -> Self {
@@ -158,8 +162,12 @@ impl<'a> Facts<'a> {
             let written = clock.not_before_push(question, b.spec_written_at);
             // The push was quicker than the first look, and left the spec alone: a
             // new chart in a range, from Git or OCI.
-            let released = same_generation && !attempt && b.failures == 0 && released_since;
-            (attempt, attempt || moved || written || released)
+            let released = same_generation
+                && !attempt
+                && b.failures == 0
+                && released_since
+                && began_since(question, b, clock, seen);
+            (attempt, known_news || attempt || moved || written || released)
         });
         Self {
             question,
@@ -231,6 +239,15 @@ impl<'a> Facts<'a> {
             && values_met(expect, self.seen.spec.values.as_ref())
     }
 
+    /// What runs, where the controller has recorded what it tried last: between
+    /// its two writes the history is still the old one.
+    fn recorded(&self) -> Option<&'a HistoryEntry> {
+        self.head.filter(|h| {
+            let tried = (&h.chart_version, &self.seen.status.last_attempted_revision);
+            h.status == "deployed" && !matches!(tried, (Some(c), Some(t)) if !version::identical(c, t))
+        })
+    }
+
     /// Keeps the release that met the expectation while Ready, for the case
     /// that something newer supersedes it before the controller says the last word.
     fn remember_met(&self, memory: &mut Memory) {
@@ -279,24 +296,19 @@ impl<'a> Facts<'a> {
     /// The words on a failure: Released has the error itself where Ready speaks
     /// of the remediation already.
     fn failure_text(&self) -> String {
-        let ready = self.ready.map_or("", |c| c.message.as_str());
-        match self.released.filter(|c| c.status == "False") {
-            Some(released) if !ready.is_empty() && released.message != ready => {
-                format!(
-                    "{}: {}; {}",
-                    self.name,
-                    cut(released.message.clone(), 500),
-                    cut(ready.to_owned(), 300)
-                )
+        let ready = said(self.ready.map_or("", |c| c.message.as_str()));
+        match self.released.filter(|c| c.status == "False").map(|c| said(&c.message)) {
+            Some(released) if !ready.is_empty() && released != ready => {
+                format!("{}: {}; {}", self.name, cut(released, 400), cut(ready, 250))
             }
-            Some(released) => format!("{}: {}", self.name, released.message),
+            Some(released) => format!("{}: {released}", self.name),
             None => format!("{}: {ready}", self.name),
         }
     }
 
     fn ready_text(&self) -> String {
-        let said = self.ready.map_or("no Ready condition yet", |c| c.message.as_str());
-        format!("{}: {said}", self.name)
+        let words = self.ready.map_or("no Ready condition yet", |c| c.message.as_str());
+        format!("{}: {}", self.name, said(words))
     }
 
     /// Pending with what Ready says, where that is a refusal.
@@ -310,7 +322,9 @@ impl<'a> Facts<'a> {
         if deleting {
             return (self.row_deleted(), false);
         }
-        if let Some(verdict) = self.row_not_pushed().or_else(|| self.row_suspended()) {
+        // What has run already is not waited for, whatever the object asks for since.
+        let not_pushed = if memory.met.is_some() { None } else { self.row_not_pushed() };
+        if let Some(verdict) = not_pushed.or_else(|| self.row_suspended()) {
             return (verdict, false);
         }
         if let Some(verdict) = self.row_keeps_failing().or_else(|| self.row_first_failure()) {
@@ -327,7 +341,8 @@ impl<'a> Facts<'a> {
         }
         if Self::is(self.ready, "False") {
             // T9
-            if !self.tried_this_spec() || !self.counts() {
+            let cancelled = self.ready.is_some_and(|c| c.reason == HEALTH_CHECK_CANCELED);
+            if !self.tried_this_spec() || !self.counts() || cancelled {
                 return (self.waiting_on_ready(), false);
             }
             let verdict = self
@@ -335,7 +350,9 @@ impl<'a> Facts<'a> {
             if verdict.status == Status::Pending {
                 return (verdict, false);
             }
-            if count(streak, "not-ready", at) >= NOT_READY {
+            // Another generation's attempt is no second look at this one's.
+            let what = format!("not ready gen {}", self.generation());
+            if count(streak, &what, at) >= NOT_READY {
                 return (verdict, true);
             }
             return (self.waiting_on_ready(), true);
@@ -345,13 +362,7 @@ impl<'a> Facts<'a> {
             return (pending(Reason::Progressing, self.ready_text()), false);
         }
         // T12: a look between two writes.
-        let Some(head) = self.head.filter(|h| {
-            h.status == "deployed"
-                && match (&h.chart_version, &self.seen.status.last_attempted_revision) {
-                    (Some(chart), Some(tried)) => version::identical(chart, tried),
-                    _ => true,
-                }
-        }) else {
+        let Some(head) = self.recorded() else {
             let message = format!("{}: Ready, but the release is not recorded yet", self.name);
             return (pending(Reason::Progressing, message), false);
         };
@@ -417,16 +428,17 @@ impl<'a> Facts<'a> {
         let expected = expect.chart_version.as_deref()?;
         let chart = &spec.chart.spec;
         let asked = chart.version.as_deref()?;
-        let other = chart.source_ref.kind.as_deref() == Some("HelmRepository")
-            && version::full(asked).is_some()
-            && !version::meets(expected, asked);
+        let other =
+            chart.source_ref.kind.as_deref() == Some("HelmRepository") && version::differ(expected, asked);
         other.then(|| {
+            let why = if version::newer(asked, expected) == Some(true) {
+                "a newer push may have come before it"
+            } else {
+                "the push has not reached the cluster"
+            };
             pending(
                 Reason::WaitingForChange,
-                format!(
-                    "{} still asks for chart {asked}, not {expected}: the push has not reached the cluster",
-                    self.name
-                ),
+                format!("{} asks for chart {asked}, not {expected}: {why}", self.name),
             )
         })
     }
@@ -451,8 +463,7 @@ impl<'a> Facts<'a> {
         }
         if self.attempt
             && Self::is(self.ready, "True")
-            && let Some(head) = self.head
-            && head.status == "deployed"
+            && let Some(head) = self.recorded()
             && self.meets(head)
         {
             let evidence =
@@ -501,8 +512,9 @@ impl<'a> Facts<'a> {
             .flatten()
             .find(|c| c.status == "False")?;
         let failures_before = self.baseline.filter(|b| self.is_same_attempt(b)).map_or(0, |b| b.failures);
-        (self.failures() > failures_before)
-            .then(|| self.failed_here(mapped(&failed.reason), format!("{}: {}", self.name, failed.message)))
+        (self.failures() > failures_before).then(|| {
+            self.failed_here(mapped(&failed.reason), format!("{}: {}", self.name, said(&failed.message)))
+        })
     }
 
     fn is_same_attempt(&self, b: &FluxBaseline) -> bool {
@@ -541,7 +553,7 @@ impl<'a> Facts<'a> {
                     "{}: generation {} is not tried yet; {}",
                     self.name,
                     self.generation(),
-                    ready.message
+                    said(&ready.message)
                 ),
             ),
             None => pending(
@@ -556,19 +568,19 @@ impl<'a> Facts<'a> {
         if Self::is(self.ready, "False") {
             return self.waiting_on_ready();
         }
-        let said = self.reconciling.map_or("", |c| c.message.as_str());
-        pending(Reason::Progressing, format!("{}: {said}", self.name))
+        let words = self.reconciling.map_or("", |c| c.message.as_str());
+        pending(Reason::Progressing, format!("{}: {}", self.name, said(words)))
     }
 
     /// T8: the controller has given up.
     fn row_stalled(&self) -> Verdict {
         let stalled = self.seen.condition("Stalled");
         let reason = self.ready.or(stalled).map_or("", |c| c.reason.as_str());
-        if reason == "HealthCheckCanceled" {
+        if reason == HEALTH_CHECK_CANCELED {
             return pending(Reason::HealthCheckCanceled, self.ready_text());
         }
         let text = match (self.ready, stalled) {
-            (None, Some(stalled)) => format!("{}: {}", self.name, stalled.message),
+            (None, Some(stalled)) => format!("{}: {}", self.name, said(&stalled.message)),
             _ => self.failure_text(),
         };
         if self.counts() {
@@ -582,7 +594,8 @@ impl<'a> Facts<'a> {
 
     /// T13: another release runs than the one expected.
     fn row_not_met(&self, head: &HistoryEntry, memory: &Memory) -> Verdict {
-        let running = head.chart_version.as_deref().unwrap_or("of unknown version");
+        let expect = self.question.expect;
+        let running = running(expect, head.chart_version.as_deref(), head.app_version.as_deref());
         let ran = memory.met.as_ref().filter(|met| **met != head.id()).filter(|met| {
             let entry = self.seen.status.history.iter().find(|h| h.id() == **met);
             // Trimmed from the history it can only have been superseded.
@@ -593,19 +606,19 @@ impl<'a> Facts<'a> {
                 Reason::Superseded,
                 Evidence::Expected,
                 format!(
-                    "{}: revision {} was deployed as expected; revision {} (chart {running}) has superseded it since",
+                    "{}: revision {} was deployed as expected; revision {} ({running}) has superseded it since",
                     self.name, ran.version, head.version
                 ),
             );
         }
-        let expected = self.expected();
+        let expected = expected(expect);
         if self.is_new(head) && self.overtaken(head) {
             return self.failed(
                 Reason::Superseded,
-                format!("{}: chart {running} came before {expected} could run", self.name),
+                format!("{}: {running} came before {expected} could run", self.name),
             );
         }
-        pending(Reason::OtherVersion, format!("{}: chart {running} runs, {expected} is awaited", self.name))
+        pending(Reason::OtherVersion, format!("{}: {running} runs, {expected} is awaited", self.name))
     }
 
     /// Whether what runs is newer than what was expected, and that newer than what ran before.
@@ -627,17 +640,6 @@ impl<'a> Facts<'a> {
         }
     }
 
-    /// What is expected, in words; never a value.
-    fn expected(&self) -> String {
-        let expect = self.question.expect;
-        match (&expect.chart_version, &expect.app_version) {
-            (Some(chart), Some(app)) => format!("chart {chart} with app {app}"),
-            (Some(chart), None) => format!("chart {chart}"),
-            (None, Some(app)) => format!("app {app}"),
-            (None, None) => "the expected values".to_owned(),
-        }
-    }
-
     /// T14: what was expected runs.
     fn row_met(&self, head: &HistoryEntry) -> Verdict {
         let expect = self.question.expect;
@@ -654,7 +656,7 @@ impl<'a> Facts<'a> {
             format!(
                 "{}: {} ran before the push already; nothing has changed since",
                 self.name,
-                self.expected()
+                expected(expect)
             ),
         )
     }
@@ -751,9 +753,29 @@ impl<'a> Facts<'a> {
     }
 }
 
-/// Whether something was tried since the baseline. What is absent now is no evidence.
+/// Whether every attempt since the baseline began after the push. One that was
+/// under way before may have failed since, and what is released now be its
+/// retry: an old push's. The counters stay through a success, so each failure that
+/// they tell of must be seen in the history.
+fn began_since(question: &Question<'_>, b: &FluxBaseline, clock: ClusterClock, seen: &HelmRelease) -> bool {
+    let status = &seen.status;
+    let stored = status.install_failures.unwrap_or(0).saturating_add(status.upgrade_failures.unwrap_or(0));
+    let failures = status.failures.unwrap_or(0);
+    let new = || status.history.iter().filter(|h| !b.history.contains(&h.id()));
+    failures <= stored
+        && usize::try_from(failures).unwrap_or(0) <= new().filter(|h| h.status == "failed").count()
+        && new().all(|h| clock.not_before_push(question, h.last_deployed))
+}
+
+/// Whether something was tried since the baseline. What is absent now is no
+/// evidence; nor is a field that appears, unless nothing at all had been tried.
 fn attempted(b: &FluxBaseline, seen: &HelmRelease) -> bool {
-    let differs = |now: &Option<String>, then: &Option<String>| now.is_some() && now != then;
+    let untried = b.last_attempted_revision.is_none()
+        && b.last_attempted_config_digest.is_none()
+        && b.last_attempted_revision_digest.is_none();
+    let differs = |now: &Option<String>, then: &Option<String>| {
+        now.is_some() && now != then && (then.is_some() || untried)
+    };
     (b.uid.is_some() && differs(&seen.metadata.uid, &b.uid))
         || differs(&seen.status.last_attempted_revision, &b.last_attempted_revision)
         || differs(&seen.status.last_attempted_config_digest, &b.last_attempted_config_digest)
@@ -784,7 +806,7 @@ fn mapped(reason: &str) -> Reason {
         "DriftDetected" => Reason::DriftDetected,
         "AccessDenied" => Reason::AccessDenied,
         "InvalidCELExpression" | "InvalidSpec" => Reason::InvalidSpec,
-        "HealthCheckCanceled" => Reason::HealthCheckCanceled,
+        HEALTH_CHECK_CANCELED => Reason::HealthCheckCanceled,
         "Suspended" => Reason::Suspended,
         _ => Reason::NotReady,
     }

@@ -14,7 +14,8 @@ use jiff::{SignedDuration, Timestamp};
 use crate::{
     Baseline, Evidence, KEPT_REVISIONS, Memory, Observed, Payload, PlainBaseline, Question, Reason, Release,
     ReleaseStatus, Releases, Revision, Status, TargetState,
-    decide::{ClusterClock, Next, REFUSALS, count, object, values_met},
+    decide::{ClusterClock, Next, REFUSALS, count, expected, object, running, values_met},
+    text::said,
     version,
 };
 
@@ -38,20 +39,21 @@ pub(crate) fn decide(
         Some(Baseline::Releases(baseline)) => baseline.clone(),
         _ => first_look(&revisions),
     };
-    let facts = Facts::new(question, &baseline, clock, seen, revisions);
+    let facts = Facts::new(question, &baseline, before.memory.top.as_deref(), clock, seen, revisions);
     let mut memory = before.memory.clone();
     memory.refusals = None;
     let mut streak = memory.streak.take();
     let verdict = facts.rows(&memory, &mut streak, at)?;
     memory.streak = if verdict.counted { streak } else { None };
-    memory.hint = facts.hint();
+    memory.hint = if memory.seen { None } else { facts.hint() };
     if let Some(top) = facts.top {
         memory.seen = true;
+        memory.hint = facts.hint();
+        memory.top = facts.new.first().map(|r| r.uid.clone());
+        let (version, status) = (top.version, top.status.as_str());
         memory.last_words = Some(match facts.read(top) {
-            Some(release) => {
-                format!("revision {} was {}: {}", top.version, top.status.as_str(), release.info.description)
-            }
-            None => format!("revision {} was {}", top.version, top.status.as_str()),
+            Some(release) => format!("revision {version} was {status}: {}", said(&release.info.description)),
+            None => format!("revision {version} was {status}"),
         });
     }
     let mut notes = Vec::new();
@@ -133,6 +135,7 @@ impl<'a> Facts<'a> {
     fn new(
         question: &'a Question<'a>,
         baseline: &PlainBaseline,
+        known_new: Option<&str>,
         clock: ClusterClock,
         seen: &'a Releases,
         revisions: Vec<&'a Revision>,
@@ -146,7 +149,9 @@ impl<'a> Facts<'a> {
             !known.contains(r.uid.as_str())
                 && (!baseline.truncated || Some(r.version) > highest || r.created > newest)
         };
-        let is_new = |r: &Revision| is_unseen(r) || clock.not_before_push(question, r.created);
+        let is_new = |r: &Revision| {
+            is_unseen(r) || known_new == Some(r.uid.as_str()) || clock.not_before_push(question, r.created)
+        };
         let new: Vec<&Revision> = revisions.iter().copied().filter(|r| is_new(r)).collect();
         let unseen: Vec<&Revision> = revisions.iter().copied().filter(|r| is_unseen(r)).collect();
         let old = revisions.iter().copied().find(|r| !is_unseen(r));
@@ -300,19 +305,41 @@ impl<'a> Facts<'a> {
         )
     }
 
-    /// P4.
+    /// P4. With `--atomic` the rollback can fail, too: then the newest has the old
+    /// chart, and what failed first stands before it.
     fn row_failed(&self, top: &Revision) -> Result<Verdict, Vec<String>> {
         self.payload(top)?;
-        let release = self.read(top);
-        if let Some(verdict) = release.and_then(|r| self.others_failure(top, r)) {
-            return Ok(verdict);
+        let Some(others) = self.read(top).and_then(|r| self.others_failure(top, r)) else {
+            return Ok(self.failed(top));
+        };
+        let before: Vec<&Revision> =
+            self.new.iter().copied().filter(|r| r.version < top.version).take(PAYLOADS).collect();
+        self.payloads(&before)?;
+        let ours = before.into_iter().find(|r| {
+            let Some(release) = self.read(r).filter(|release| self.others_failure(r, release).is_none())
+            else {
+                return false;
+            };
+            // Helm turns the failed one into `superseded` when it begins to roll back.
+            r.status == ReleaseStatus::Failed
+                || (r.status == ReleaseStatus::Superseded && is_failure(&release.info.description))
+        });
+        Ok(ours.map_or(others, |ours| self.failed(ours)))
+    }
+
+    /// The label stands, also where the payload can't be read.
+    fn failed(&self, revision: &Revision) -> Verdict {
+        let words = self.words(revision);
+        let reason = if revision.version == 1 { Reason::InstallFailed } else { Reason::UpgradeFailed };
+        failed(reason, self.evidence, format!("{}: revision {} failed: {words}", self.name, revision.version))
+    }
+
+    /// Helm's own words on a revision.
+    fn words(&self, revision: &Revision) -> String {
+        match self.read(revision).map(|r| said(&r.info.description)) {
+            Some(words) if !words.is_empty() => words,
+            _ => "Helm's own words can't be read".to_owned(),
         }
-        let description = release.map_or("", |r| r.info.description.as_str());
-        let upgrade =
-            description.starts_with("Upgrade") || (top.version > 1 && !description.starts_with("Release"));
-        let reason = if upgrade { Reason::UpgradeFailed } else { Reason::InstallFailed };
-        let words = if description.is_empty() { "Helm's own words can't be read" } else { description };
-        Ok(failed(reason, self.evidence, format!("{}: revision {} failed: {words}", self.name, top.version)))
     }
 
     /// P5: an atomic upgrade undoes itself.
@@ -339,7 +366,9 @@ impl<'a> Facts<'a> {
                 Reason::OtherVersion,
                 format!(
                     "{}: revision {} with chart {chart} failed, not {expected} which is awaited: {}",
-                    self.name, revision.version, release.info.description
+                    self.name,
+                    revision.version,
+                    said(&release.info.description)
                 ),
             )
         })
@@ -352,8 +381,7 @@ impl<'a> Facts<'a> {
     }
 
     fn rolled_back(&self, top: &Revision, undone: &Revision) -> Verdict {
-        let words =
-            self.read(undone).map_or("Helm's own words can't be read", |r| r.info.description.as_str());
+        let words = self.words(undone);
         failed(
             Reason::RolledBack,
             self.evidence,
@@ -375,8 +403,10 @@ impl<'a> Facts<'a> {
             Payload::Read(release) => release,
             Payload::Unreadable(why) => {
                 let message = format!(
-                    "{}: revision {} is deployed, but its payload can't be read, so it can't be told from a rollback: {why}",
-                    self.name, top.version
+                    "{}: revision {} is deployed, but its payload can't be read, so it can't be told from a rollback: {}",
+                    self.name,
+                    top.version,
+                    said(why)
                 );
                 let unreadable = format!("unreadable {}", top.uid);
                 let mut verdict = if count(streak, &unreadable, at) >= REFUSALS {
@@ -402,7 +432,9 @@ impl<'a> Facts<'a> {
                     self.evidence,
                     format!(
                         "{}: revision {} is a rollback ({}), not what was pushed",
-                        self.name, top.version, release.info.description
+                        self.name,
+                        top.version,
+                        said(&release.info.description)
                     ),
                 ));
             }
@@ -416,7 +448,7 @@ impl<'a> Facts<'a> {
             top.version,
             chart.name.as_deref().unwrap_or("of unknown name"),
             chart.version.as_deref().unwrap_or("of unknown version"),
-            release.info.description,
+            said(&release.info.description),
         );
         if self.evidence == Evidence::Unchanged {
             message.push_str("; it was already there before the push");
@@ -441,51 +473,47 @@ impl<'a> Facts<'a> {
         wanted.extend(self.old.filter(|_| is_new && by_version));
         self.payloads(&wanted)?;
 
-        let running = release.chart.metadata.version.as_deref().unwrap_or("of unknown version");
+        let chart = &release.chart.metadata;
+        let running = running(expect, chart.version.as_deref(), chart.app_version.as_deref());
         for other in others {
             let Some(theirs) = self.read(other).filter(|r| self.meets(r)) else {
                 continue;
             };
             let description = theirs.info.description.as_str();
             match other.status {
-                ReleaseStatus::Superseded if is_good(description) => {
+                ReleaseStatus::Superseded if !is_failure(description) => {
                     return Ok(Verdict {
                         status: Status::Succeeded,
                         reason: Reason::Superseded,
                         evidence: Some(Evidence::Expected),
                         message: format!(
-                            "{}: revision {} was deployed as expected ({description}); revision {} (chart {running}) \
-                             has superseded it since",
-                            self.name, other.version, top.version
+                            "{}: revision {} was deployed as expected ({}); revision {} ({running}) has superseded it since",
+                            self.name,
+                            other.version,
+                            said(description),
+                            top.version
                         ),
                         counted: false,
                     });
                 }
-                ReleaseStatus::Failed => return self.row_failed(other),
+                ReleaseStatus::Failed => return Ok(self.failed(other)),
                 _ => {}
             }
         }
-        let awaited = match (&expect.chart_version, &expect.app_version) {
-            (Some(chart), _) => format!("chart {chart}"),
-            (None, Some(app)) => format!("app {app}"),
-            (None, None) => "a release with the expected values".to_owned(),
-        };
+        let awaited = expected(expect);
         if is_new && self.overtaken(release) {
             return Ok(failed(
                 Reason::Superseded,
                 self.evidence,
                 format!(
-                    "{}: revision {} (chart {running}) came before {awaited} could run",
+                    "{}: revision {} ({running}) came before {awaited} could run",
                     self.name, top.version
                 ),
             ));
         }
         Ok(pending(
             Reason::OtherVersion,
-            format!(
-                "{}: revision {} with chart {running} runs, {awaited} is awaited",
-                self.name, top.version
-            ),
+            format!("{}: revision {} with {running} runs, {awaited} is awaited", self.name, top.version),
         ))
     }
 
@@ -532,14 +560,18 @@ fn since(revision: &Revision) -> String {
     revision.created.map_or_else(String::new, |made| format!(" since {made}"))
 }
 
-/// Helm 3 and 4 write the description; Helm 4 the revision too
-/// (Helm `pkg/action/rollback.go`).
+/// Helm 3 and 4 write the description, Helm 4 the revision, too
+/// (Helm `pkg/action/rollback.go`). A description can be the user's own, so it must be Helm's whole sentence.
 fn is_rollback(release: &Release) -> bool {
-    release.info.rollback_revision > 0 || release.info.description.starts_with("Rollback to ")
+    let to = release.info.description.strip_prefix("Rollback to ");
+    release.info.rollback_revision > 0
+        || to.is_some_and(|to| !to.is_empty() && to.bytes().all(|b| b.is_ascii_digit()))
 }
 
-/// Whether an action ended well, by the words that Helm leaves
-/// (Helm `pkg/action/install.go`, `upgrade.go`, `rollback.go`).
-fn is_good(description: &str) -> bool {
-    matches!(description, "Install complete" | "Upgrade complete") || description.starts_with("Rollback to ")
+/// Whether Helm's last words on a revision are of a failure, or of an action
+/// that never came to its end (Helm `pkg/action/install.go`, `upgrade.go`,
+/// `rollback.go`). What ended well may carry the user's own `--description`.
+fn is_failure(description: &str) -> bool {
+    description.contains(" failed: ")
+        || matches!(description, "Initial install underway" | "Preparing upgrade" | "")
 }
