@@ -1,0 +1,343 @@
+//! The demo: what is deployed, and what is expected of it.
+
+use std::{
+    io::{self, Write as _},
+    path::{Path, PathBuf},
+    process::ExitCode,
+    sync::Arc,
+    time::Duration,
+};
+
+use console::style;
+use jiff::{SignedDuration, Timestamp};
+use monitor::check::chain;
+use serde_json::{Value, json};
+use testkit::{Scenario, ScenarioError};
+use tokio::{
+    sync::mpsc,
+    task::JoinSet,
+    time::{Instant, interval, sleep_until},
+};
+use verdict::{HelmType, Reason, Status};
+
+use crate::{
+    display::{Display, FRAME, columns, helm_type},
+    driver::{Progress, drive},
+    row::Row,
+    stage::{CLUSTER, Stage, StageError},
+    table::{Expected, table},
+    text::wrap,
+};
+
+const NAMESPACE: &str = "shop";
+/// How long a deployment waits, where its case says nothing. The longest recording
+/// ends 43 s after its push; with the checks around it, it is judged well before.
+const TIMEOUT_SECS: u32 = 55;
+/// A minute is promised: what has no verdict by then never gets one.
+const LIMIT: Duration = Duration::from_secs(58);
+/// As a shell tells of a process that SIGINT ended.
+const INTERRUPTED: u8 = 130;
+
+/// One deployment of the demo.
+struct Case {
+    id: &'static str,
+    /// What happens, for a person.
+    story: &'static str,
+    recording: &'static str,
+    release: &'static str,
+    /// When the push is, in seconds after the start: one after the other, so that
+    /// there is always something to see.
+    push_in_secs: u64,
+    timeout_secs: u32,
+    expect: Value,
+    expected: Expected,
+}
+
+fn cases() -> Vec<Case> {
+    let succeeded = |reason| Expected { status: Status::Succeeded, reason, last_reason: None };
+    let failed = |reason| Expected { status: Status::Failed, reason, last_reason: None };
+    vec![
+        Case {
+            id: "checkout-upgrade",
+            story: "Flux upgrades to chart 1.1.0",
+            recording: "flux/chart-upgrade",
+            release: "checkout",
+            push_in_secs: 3,
+            timeout_secs: TIMEOUT_SECS,
+            expect: json!({"chartVersion": "1.1.0"}),
+            expected: succeeded(Reason::UpgradeSucceeded),
+        },
+        Case {
+            id: "cart-values",
+            story: "Flux gets new values; the chart stays",
+            recording: "flux/values-only-upgrade",
+            release: "cart",
+            push_in_secs: 8,
+            timeout_secs: TIMEOUT_SECS,
+            expect: json!({"values": {"/message": "two"}}),
+            expected: succeeded(Reason::UpgradeSucceeded),
+        },
+        Case {
+            id: "payments-broken",
+            story: "Flux tries twice, then rolls back",
+            recording: "flux/upgrade-fails-rolled-back",
+            release: "payments",
+            push_in_secs: 0,
+            timeout_secs: TIMEOUT_SECS,
+            expect: json!({}),
+            expected: failed(Reason::RolledBack),
+        },
+        Case {
+            id: "search-dependency",
+            story: "Flux waits for what never comes, 25 s at most",
+            recording: "flux/waits-for-dependency",
+            release: "search",
+            push_in_secs: 6,
+            timeout_secs: 25,
+            expect: json!({"chartVersion": "1.1.0"}),
+            expected: Expected { last_reason: Some(Reason::DependencyNotReady), ..failed(Reason::Timeout) },
+        },
+        Case {
+            id: "catalog-install",
+            story: "Flux installs a release for the first time",
+            recording: "flux/first-install",
+            release: "catalog",
+            push_in_secs: 14,
+            timeout_secs: TIMEOUT_SECS,
+            expect: json!({"chartVersion": "1.0.0"}),
+            expected: succeeded(Reason::InstallSucceeded),
+        },
+        Case {
+            id: "invoices-upgrade",
+            story: "Helm 4 upgrades to chart 1.1.0",
+            recording: "helm/helm4-upgrade",
+            release: "invoices",
+            push_in_secs: 11,
+            timeout_secs: TIMEOUT_SECS,
+            expect: json!({"chartVersion": "1.1.0"}),
+            expected: succeeded(Reason::Deployed),
+        },
+        Case {
+            id: "mailer-atomic",
+            story: "Helm 3 fails with --atomic, and rolls back",
+            recording: "helm/helm3-upgrade-rolled-back",
+            release: "mailer",
+            push_in_secs: 17,
+            timeout_secs: TIMEOUT_SECS,
+            expect: json!({}),
+            expected: failed(Reason::RolledBack),
+        },
+        Case {
+            id: "reports-install",
+            story: "Helm 4 installs a release for the first time",
+            recording: "helm/helm4-first-install",
+            release: "reports",
+            push_in_secs: 20,
+            timeout_secs: TIMEOUT_SECS,
+            expect: json!({}),
+            expected: succeeded(Reason::Deployed),
+        },
+    ]
+}
+
+/// Why there is no demo.
+#[derive(Debug, thiserror::Error)]
+enum DemoError {
+    #[error(
+        "the recordings are missing: there is no folder {}. The demo is run in a clone of the repository, by `cargo run`",
+        .0.display()
+    )]
+    NoRecordings(PathBuf),
+    #[error("the recording {recording} can't be replayed")]
+    Recording { recording: &'static str, source: ScenarioError },
+    #[error(transparent)]
+    Stage(#[from] StageError),
+    #[error("the output can't be written")]
+    Output(#[from] io::Error),
+}
+
+/// Runs it to its end, or to Ctrl-C.
+pub(crate) async fn run() -> ExitCode {
+    let started = Instant::now();
+    let ended = tokio::select! {
+        // First, so that Ctrl-C is heard from the beginning on.
+        biased;
+        Ok(()) = tokio::signal::ctrl_c() => None,
+        ended = play(started) => Some(ended),
+    };
+    match ended {
+        Some(Ok(true)) => ExitCode::SUCCESS,
+        Some(Ok(false)) => ExitCode::FAILURE,
+        Some(Err(error)) => {
+            // Nobody may be left to read it.
+            let _ = writeln!(io::stderr(), "dag-monitor: {}", chain(&error));
+            ExitCode::FAILURE
+        }
+        None => {
+            let _ = writeln!(io::stderr(), "\nInterrupted: the demo is stopped, and nothing is left of it.");
+            ExitCode::from(INTERRUPTED)
+        }
+    }
+}
+
+/// Whether every verdict was the expected one. Dropped, it stops all that it has started.
+async fn play(started: Instant) -> Result<bool, DemoError> {
+    let cases = cases();
+    let scenarios = scenarios(&cases)?;
+    let stage = Stage::set().await?;
+    introduce(&stage, &cases, &scenarios).await?;
+
+    let (told, mut progress) = mpsc::unbounded_channel();
+    let mut drivers = JoinSet::new();
+    let mut rows = Vec::with_capacity(cases.len());
+    for (index, (case, scenario)) in cases.iter().zip(&scenarios).enumerate() {
+        let push_in = Duration::from_secs(case.push_in_secs);
+        let played = stage.cluster.play(scenario, Some(NAMESPACE), Some(case.release), push_in);
+        let played = played.map_err(|source| DemoError::Recording { recording: case.recording, source })?;
+        let now = Timestamp::now();
+        let event = event(case, scenario.helm_type(), played.pushed_at, now);
+        let patience = SignedDuration::from_secs(case.timeout_secs.into());
+        let deadline = now.checked_add(patience).unwrap_or(now);
+        rows.push(Row::new(case.id, scenario.helm_type(), now, deadline));
+        let (checker, told) = (Arc::clone(&stage.checker), told.clone());
+        drivers.spawn(async move {
+            // Nobody listens any more only where all is being stopped.
+            drive(&*checker, &event, |progress| drop(told.send((index, progress)))).await;
+        });
+    }
+    drop(told);
+    watch(&mut rows, &mut progress, started + LIMIT).await?;
+    drivers.shutdown().await;
+    stage.strike().await;
+    conclude(&cases, &rows, started.elapsed())
+}
+
+fn scenarios(cases: &[Case]) -> Result<Vec<Scenario>, DemoError> {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).ancestors().nth(2).unwrap_or(Path::new("."));
+    let recordings = root.join("tests/fixtures");
+    if !recordings.is_dir() {
+        return Err(DemoError::NoRecordings(recordings));
+    }
+    let load = |case: &Case| {
+        Scenario::load(&recordings, case.recording)
+            .map_err(|source| DemoError::Recording { recording: case.recording, source })
+    };
+    cases.iter().map(load).collect()
+}
+
+/// What the state machine sends to the check handler: the input, and the execution's own data.
+fn event(case: &Case, helm_type_: HelmType, pushed_at: Timestamp, started_at: Timestamp) -> Value {
+    json!({
+        "deploymentId": case.id,
+        "helmType": helm_type(helm_type_),
+        "targets": [{"cluster": CLUSTER, "namespace": NAMESPACE, "release": case.release}],
+        "timeoutSecs": case.timeout_secs,
+        "expect": case.expect,
+        "pushedAt": pushed_at,
+        "execution": {
+            "arn": format!("arn:aws:states:local:000000000000:execution:demo:{}", case.id),
+            "startedAt": started_at,
+        },
+    })
+}
+
+/// Says what there is, registers the cluster, and says what is going to happen.
+async fn introduce(stage: &Stage, cases: &[Case], scenarios: &[Scenario]) -> Result<(), DemoError> {
+    let mut out = io::stdout();
+    writeln!(out, "A simulated cluster at {} replays what real ones answered.", stage.cluster.api_url())?;
+    writeln!(out, "The registration API is at http://{}. Registering the cluster:\n", stage.api)?;
+    let registration = stage.register().await?;
+    writeln!(out, "{}", registration.command)?;
+    writeln!(out, "{}", style(registration.status).green())?;
+    // Compact JSON has no space at which a line could end.
+    let body = registration.body.replace(",\"", ", \"").replace("\":", "\": ");
+    for line in wrap(&body, columns().saturating_sub(1)) {
+        writeln!(out, "{}", style(line).dim())?;
+    }
+    writeln!(out, "\nFollowing {} deployments, a check every 5 s:\n", cases.len())?;
+    let names = cases.iter().map(|case| case.id.len()).max().unwrap_or_default();
+    for (case, scenario) in cases.iter().zip(scenarios) {
+        let helm_type = helm_type(scenario.helm_type());
+        writeln!(out, "  {:names$}  {helm_type:5}  {}", case.id, case.story)?;
+    }
+    writeln!(out)?;
+    out.flush()?;
+    Ok(())
+}
+
+/// Shows what the drivers tell until each has ended, or time is up.
+async fn watch(
+    rows: &mut [Row],
+    progress: &mut mpsc::UnboundedReceiver<(usize, Progress)>,
+    until: Instant,
+) -> Result<(), DemoError> {
+    let mut display = Display::new(rows);
+    let mut frames = interval(FRAME);
+    loop {
+        tokio::select! {
+            told = progress.recv() => {
+                let Some((index, progress)) = told else { break };
+                if let Some(row) = rows.get_mut(index)
+                    && row.take(progress, Timestamp::now())
+                {
+                    display.changed(row)?;
+                }
+            }
+            _ = frames.tick() => display.draw(rows),
+            () = sleep_until(until) => break,
+        }
+    }
+    display.close()?;
+    Ok(())
+}
+
+fn conclude(cases: &[Case], rows: &[Row], took: Duration) -> Result<bool, DemoError> {
+    let judged: Vec<_> = rows.iter().zip(cases).map(|(row, case)| (row, case.expected)).collect();
+    let met = judged.iter().filter(|(row, expected)| expected.is_met_by(row)).count();
+    let mut out = io::stdout();
+    writeln!(out, "{}", table(&judged, columns().saturating_sub(1)))?;
+    let sentence = format!("{met} of {} verdicts as expected, in {} s.", judged.len(), took.as_secs());
+    let all = met == judged.len();
+    writeln!(out, "{}", if all { style(sentence).green() } else { style(sentence).red() })?;
+    Ok(all)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashSet;
+
+    use super::*;
+
+    /// The data file that the golden tests ask, too: the demo must not expect anything else.
+    #[test]
+    fn what_is_expected_is_what_the_golden_tests_expect() {
+        let golden: Value =
+            serde_json::from_str(include_str!("../../../tests/fixtures/verdicts.json")).unwrap();
+        for case in cases() {
+            let verdict = &golden.as_array().unwrap().iter().find(|it| it["recording"] == case.recording);
+            let verdict =
+                &verdict.unwrap_or_else(|| panic!("{} is not judged there", case.recording))["verdict"];
+            assert_eq!(verdict["status"], case.expected.status.as_str(), "{}", case.id);
+            assert_eq!(verdict["reason"], case.expected.reason.as_str(), "{}", case.id);
+            let last_reason = case.expected.last_reason.map(Reason::as_str);
+            assert_eq!(verdict["lastReason"].as_str(), last_reason, "{}", case.id);
+        }
+    }
+
+    #[test]
+    fn every_case_can_be_played_and_asked() {
+        let cases = cases();
+        let scenarios = scenarios(&cases).unwrap();
+        let releases: HashSet<_> = cases.iter().map(|case| (case.id, case.release)).collect();
+        assert_eq!(releases.len(), cases.len());
+        let now = Timestamp::now();
+        for (case, scenario) in cases.iter().zip(&scenarios) {
+            let event = event(case, scenario.helm_type(), now, now);
+            let (request, execution) = monitor::request::parse(&event).unwrap();
+            assert_eq!((request.deployment_id.as_str(), execution.unwrap().name()), (case.id, case.id));
+            // Its end, the second until the push's own, and a check after it.
+            let end = case.push_in_secs as i64 * 1000 + scenario.ends_after_push_ms() + 1_000 + 2 * 5_000;
+            assert!(end < LIMIT.as_millis() as i64, "{} ends after {end} ms", case.id);
+        }
+    }
+}
