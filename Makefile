@@ -1,0 +1,36 @@
+# The habits of this project. `make` alone lists them.
+.PHONY: help run test unit contract e2e lint bench deploy
+
+REGION ?= eu-central-1
+PYTHON_TOOLS = $$(tests/e2e/venv)
+
+help: ## lists the targets
+	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' Makefile
+
+run: ## the demo: no AWS account, no Docker, no Python
+	cargo run --locked
+
+test: unit contract e2e ## everything that must pass
+
+unit: ## unit, property, golden and adapter tests, and the demo
+	cargo test --locked --workspace
+
+contract: ## state machine, template, roles and error names in step
+	tests/contract/run
+
+e2e: ## builds with sam, deploys to a local AWS emulator, and drives it from outside
+	tests/e2e/run
+
+lint: ## format, clippy, documentation, dependencies, template
+	cargo fmt --all --check
+	cargo clippy --locked --workspace --all-targets -- -D warnings
+	RUSTDOCFLAGS="-D warnings" cargo doc --locked --workspace --no-deps
+	tests/deny
+	$(PYTHON_TOOLS)/cfn-lint -r $(REGION) -t infra/template.yaml
+	cd infra && AWS_DEFAULT_REGION=$(REGION) SAM_CLI_TELEMETRY=0 "$$(../tests/e2e/venv)/sam" validate --lint -t template.yaml
+
+bench: ## what a decision costs; measured, never asserted
+	cargo bench --locked -p verdict --bench decide
+
+deploy: ## to AWS, with questions
+	cd infra && sam build && sam deploy --guided
