@@ -171,14 +171,19 @@ impl Checker {
         let polls = remembered.as_ref().map_or(0, |r| r.polls).max(stored.polls).saturating_add(1);
         let mut next = decided(request, &stored, &looks, now);
         next.polls = polls;
-        if !changed(&stored, &next) {
-            return Ok(next);
-        }
-        next.rev = stored.rev.saturating_add(1);
-        match self.ports.deployments.update(&next).await? {
+        match self.write(&stored, &mut next).await? {
             Stored::Yes => Ok(next),
             Stored::Lost => self.decide_once_more(request, execution, &looks, now).await,
         }
+    }
+
+    /// Writes what changed, where something did.
+    async fn write(&self, stored: &Deployment, next: &mut Deployment) -> Result<Stored, StoreError> {
+        if !changed(stored, next) {
+            return Ok(Stored::Yes);
+        }
+        next.rev = stored.rev.saturating_add(1);
+        self.ports.deployments.update(next).await
     }
 
     /// Nothing is stored yet: what the request names is resolved once, and the
@@ -223,11 +228,7 @@ impl Checker {
         }
         let mut next = decided(request, &stored, looks, now);
         next.polls = stored.polls.saturating_add(1);
-        if !changed(&stored, &next) {
-            return Ok(next);
-        }
-        next.rev = stored.rev.saturating_add(1);
-        match self.ports.deployments.update(&next).await? {
+        match self.write(&stored, &mut next).await? {
             Stored::Yes => Ok(next),
             Stored::Lost => Err(CheckError::Transient("another check was quicker, twice", None)),
         }

@@ -1,11 +1,10 @@
 //! The decision on one target, and what Flux and plain Helm share in it.
 
 use jiff::{SignedDuration, Timestamp};
-use serde_json::Value;
 
 use crate::{
-    AskError, AskErrorKind, Baseline, Evidence, Expect, HelmType, Look, Memory, Observed, Question, Reason,
-    Seen, Status, Streak, TargetState, flux, plain,
+    AskError, AskErrorKind, Baseline, Evidence, HelmType, Look, Memory, Observed, Question, Reason, Seen,
+    Status, Streak, TargetState, flux, plain,
     text::{clean, cut, said},
 };
 
@@ -234,55 +233,6 @@ pub(crate) fn count(streak: &mut Option<Streak>, what: &str, at: Timestamp) -> u
             *streak = Some(Streak { what: what.to_owned(), polls: 1, at });
             1
         }
-    }
-}
-
-/// Whether every expected value stands where it should.
-pub(crate) fn values_met(expect: &Expect, values: Option<&Value>) -> bool {
-    missing_value(expect, values).is_none()
-}
-
-/// The first pointer whose value is not there, and whether anything is.
-pub(crate) fn missing_value<'a>(expect: &'a Expect, values: Option<&Value>) -> Option<(&'a str, bool)> {
-    expect.values.iter().find_map(|(pointer, expected)| {
-        let found = values.and_then(|v| v.pointer(pointer));
-        let met = found.is_some_and(|found| same_value(expected, found));
-        (!met).then_some((pointer.as_str(), found.is_some()))
-    })
-}
-
-/// A string equals a scalar's text form, so that `"8080"` in a pipeline's
-/// variable meets `8080` in YAML, and the other way round; else JSON equality.
-fn same_value(expected: &Value, found: &Value) -> bool {
-    match (expected, found) {
-        (Value::String(text), Value::Number(n)) | (Value::Number(n), Value::String(text)) => {
-            *text == n.to_string()
-        }
-        (Value::String(text), Value::Bool(b)) | (Value::Bool(b), Value::String(text)) => {
-            *text == b.to_string()
-        }
-        _ => expected == found,
-    }
-}
-
-/// What is expected, in words; never a value.
-pub(crate) fn expected(expect: &Expect) -> String {
-    let mut parts: Vec<String> = Vec::new();
-    parts.extend(expect.chart_version.as_ref().map(|v| format!("chart {v}")));
-    parts.extend(expect.app_version.as_ref().map(|v| format!("app {v}")));
-    if parts.is_empty() {
-        let pointers: Vec<&str> = expect.values.keys().map(String::as_str).collect();
-        parts.push(format!("a release with the expected value at {}", pointers.join(", ")));
-    }
-    parts.join(" with ")
-}
-
-/// What runs, in words, as far as it matters to what is expected.
-pub(crate) fn running(expect: &Expect, chart: Option<&str>, app: Option<&str>) -> String {
-    let chart = format!("chart {}", chart.unwrap_or("of unknown version"));
-    match expect.app_version {
-        Some(_) => format!("{chart} with app {}", app.unwrap_or("of unknown version")),
-        None => chart,
     }
 }
 

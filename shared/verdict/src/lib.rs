@@ -3,6 +3,7 @@
 mod ask;
 mod conclude;
 mod decide;
+mod expectation;
 pub mod flux;
 pub mod plain;
 mod reason;

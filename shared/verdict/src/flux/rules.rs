@@ -15,7 +15,8 @@ use jiff::{SignedDuration, Timestamp};
 use crate::{
     Baseline, Evidence, FailOn, FluxBaseline, HelmRelease, Memory, Observed, Question, Reason, Status,
     TargetState,
-    decide::{ClusterClock, Next, count, expected, missing_value, object, running, values_met},
+    decide::{ClusterClock, Next, count, object},
+    expectation::{Versions, expected, met, missing_value, overtaken, running},
     flux::object::{Condition, HistoryEntry},
     text::{cut, said},
     version,
@@ -230,13 +231,7 @@ impl<'a> Facts<'a> {
     }
 
     fn meets(&self, head: &HistoryEntry) -> bool {
-        let expect = self.question.expect;
-        let version = |expected: Option<&String>, seen: Option<&String>| {
-            expected.is_none_or(|e| seen.is_some_and(|s| version::meets(e, s)))
-        };
-        version(expect.chart_version.as_ref(), head.chart_version.as_ref())
-            && version(expect.app_version.as_ref(), head.app_version.as_ref())
-            && values_met(expect, self.seen.spec.values.as_ref())
+        met(self.question.expect, versions(head), self.seen.spec.values.as_ref())
     }
 
     /// What runs, where the controller has recorded what it tried last: between
@@ -595,7 +590,7 @@ impl<'a> Facts<'a> {
     /// T13: another release runs than the one expected.
     fn row_not_met(&self, head: &HistoryEntry, memory: &Memory) -> Verdict {
         let expect = self.question.expect;
-        let running = running(expect, head.chart_version.as_deref(), head.app_version.as_deref());
+        let running = running(expect, versions(head));
         let ran = memory.met.as_ref().filter(|met| **met != head.id()).filter(|met| {
             let entry = self.seen.status.history.iter().find(|h| h.id() == **met);
             // Trimmed from the history it can only have been superseded.
@@ -612,7 +607,10 @@ impl<'a> Facts<'a> {
             );
         }
         let expected = expected(expect);
-        if self.is_new(head) && self.overtaken(head) {
+        let before = self
+            .baseline
+            .map(|b| Versions { chart: b.chart_version.as_deref(), app: b.app_version.as_deref() });
+        if self.is_new(head) && before.is_some_and(|before| overtaken(expect, versions(head), before)) {
             return self.failed(
                 Reason::Superseded,
                 format!("{}: {running} came before {expected} could run", self.name),
@@ -621,32 +619,14 @@ impl<'a> Facts<'a> {
         pending(Reason::OtherVersion, format!("{}: {running} runs, {expected} is awaited", self.name))
     }
 
-    /// Whether what runs is newer than what was expected, and that newer than what ran before.
-    fn overtaken(&self, head: &HistoryEntry) -> bool {
-        let Some(baseline) = self.baseline else {
-            return false;
-        };
-        let expect = self.question.expect;
-        let passed = |expected: &Option<String>, now: &Option<String>, then: &Option<String>| {
-            let (Some(expected), Some(now), Some(then)) = (expected, now, then) else {
-                return false;
-            };
-            version::newer(now, expected) == Some(true) && version::newer(expected, then) == Some(true)
-        };
-        if expect.chart_version.is_some() {
-            passed(&expect.chart_version, &head.chart_version, &baseline.chart_version)
-        } else {
-            passed(&expect.app_version, &head.app_version, &baseline.app_version)
-        }
-    }
-
     /// T14: what was expected runs.
     fn row_met(&self, head: &HistoryEntry) -> Verdict {
         let expect = self.question.expect;
-        let differs = |expected: &Option<String>, then: Option<&String>| matches!((expected, then), (Some(e), Some(t)) if !version::meets(e, t));
+        let differs = |expected: &Option<String>, then: &Option<String>| {
+            expected.as_ref().zip(then.as_ref()).is_some_and(|(e, t)| !version::meets(e, t))
+        };
         let new_version = self.baseline.is_some_and(|b| {
-            differs(&expect.chart_version, b.chart_version.as_ref())
-                || differs(&expect.app_version, b.app_version.as_ref())
+            differs(&expect.chart_version, &b.chart_version) || differs(&expect.app_version, &b.app_version)
         });
         if self.counts() || new_version {
             return self.success(head, Evidence::Expected);
@@ -751,6 +731,10 @@ impl<'a> Facts<'a> {
         }
         notes
     }
+}
+
+fn versions(head: &HistoryEntry) -> Versions<'_> {
+    Versions { chart: head.chart_version.as_deref(), app: head.app_version.as_deref() }
 }
 
 /// Whether every attempt since the baseline began after the push. One that was

@@ -14,7 +14,8 @@ use jiff::{SignedDuration, Timestamp};
 use crate::{
     Baseline, Evidence, KEPT_REVISIONS, Memory, Observed, Payload, PlainBaseline, Question, Reason, Release,
     ReleaseStatus, Releases, Revision, Status, TargetState,
-    decide::{ClusterClock, Next, REFUSALS, count, expected, object, running, values_met},
+    decide::{ClusterClock, Next, REFUSALS, count, object},
+    expectation::{Versions, expected, met, overtaken, running},
     text::said,
     version,
 };
@@ -185,14 +186,7 @@ impl<'a> Facts<'a> {
     }
 
     fn meets(&self, release: &Release) -> bool {
-        let expect = self.question.expect;
-        let chart = &release.chart.metadata;
-        let version = |expected: Option<&String>, seen: Option<&String>| {
-            expected.is_none_or(|e| seen.is_some_and(|s| version::meets(e, s)))
-        };
-        version(expect.chart_version.as_ref(), chart.version.as_ref())
-            && version(expect.app_version.as_ref(), chart.app_version.as_ref())
-            && values_met(expect, release.config.as_ref())
+        met(self.question.expect, versions(release), release.config.as_ref())
     }
 
     fn observed(&self, before: &TargetState) -> Observed {
@@ -473,8 +467,7 @@ impl<'a> Facts<'a> {
         wanted.extend(self.old.filter(|_| is_new && by_version));
         self.payloads(&wanted)?;
 
-        let chart = &release.chart.metadata;
-        let running = running(expect, chart.version.as_deref(), chart.app_version.as_deref());
+        let running = running(expect, versions(release));
         for other in others {
             let Some(theirs) = self.read(other).filter(|r| self.meets(r)) else {
                 continue;
@@ -501,7 +494,8 @@ impl<'a> Facts<'a> {
             }
         }
         let awaited = expected(expect);
-        if is_new && self.overtaken(release) {
+        let before = self.old.and_then(|r| self.read(r)).map(versions);
+        if is_new && before.is_some_and(|before| overtaken(expect, versions(release), before)) {
             return Ok(failed(
                 Reason::Superseded,
                 self.evidence,
@@ -515,26 +509,6 @@ impl<'a> Facts<'a> {
             Reason::OtherVersion,
             format!("{}: revision {} with {running} runs, {awaited} is awaited", self.name, top.version),
         ))
-    }
-
-    /// Whether what runs is newer than what was expected, and that newer than what ran before.
-    fn overtaken(&self, release: &Release) -> bool {
-        let Some(old) = self.old.and_then(|r| self.read(r)) else {
-            return false;
-        };
-        let expect = self.question.expect;
-        let passed = |expected: &Option<String>, now: &Option<String>, then: &Option<String>| {
-            let (Some(expected), Some(now), Some(then)) = (expected, now, then) else {
-                return false;
-            };
-            version::newer(now, expected) == Some(true) && version::newer(expected, then) == Some(true)
-        };
-        let (now, then) = (&release.chart.metadata, &old.chart.metadata);
-        if expect.chart_version.is_some() {
-            passed(&expect.chart_version, &now.version, &then.version)
-        } else {
-            passed(&expect.app_version, &now.app_version, &then.app_version)
-        }
     }
 
     /// The likely cause, told at the deadline.
@@ -554,6 +528,11 @@ impl<'a> Facts<'a> {
             Some(_) => None,
         }
     }
+}
+
+fn versions(release: &Release) -> Versions<'_> {
+    let chart = &release.chart.metadata;
+    Versions { chart: chart.version.as_deref(), app: chart.app_version.as_deref() }
 }
 
 fn since(revision: &Revision) -> String {
