@@ -247,6 +247,14 @@ class TestRights:
     def test_register_can_touch_no_deployment(self):
         assert not any("DeploymentsTable" in str(it) or "states:" in str(it) for it in statements("RegisterRole"))
 
+    def test_the_functions_may_call_what_their_adapters_do_and_nothing_else(self):
+        """Their roles together: which of the two needs a call, the end-to-end tests show."""
+        calls = re.findall(r"^\s*(?:\.client)?\.(\w+)\(\)$|self\.client\.(\w+)\(\)", rust("shared/aws/src"), re.M)
+        made = {"".join(part.title() for part in (first or second).split("_")) for first, second in calls}
+        allowed = {action.split(":")[1] for role in ("CheckRole", "RegisterRole") for it in statements(role)
+                   for action in it["Action"] if action.split(":")[0] in ("dynamodb", "secretsmanager", "events")}
+        assert allowed and allowed <= made
+
     @pytest.mark.parametrize("role", ["CheckRole", "RegisterRole"])
     def test_the_secrets_are_those_of_the_stack(self, role):
         resources = {it["Resource"]["Fn::Sub"] for it in statements(role) if "secretsmanager:" in str(it["Action"])}

@@ -70,7 +70,7 @@ async fn check(checker: &Checker, event: &Value) -> Result<Answer, CheckError> {
         status = answer.status.as_str(),
         reason = answer.reason.as_str(),
         polls = answer.polls,
-        message = answer.message,
+        sentence = answer.message,
         "checked"
     );
     Ok(answer)

@@ -1,0 +1,58 @@
+"""The simulated cluster: a process that replays recorded timelines over TLS."""
+
+import json
+import subprocess
+import urllib.request
+from pathlib import Path
+
+FIXTURES = Path(__file__).parents[1] / "fixtures"
+
+
+class SimulatedCluster:
+    """One API server with one token; `play` lets something happen on it."""
+
+    def __init__(self, program: str, log: Path):
+        self._process = subprocess.Popen(
+            [program, "--fixtures", str(FIXTURES)],
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log.open("w"), text=True,
+        )
+        line = self._process.stdout.readline()
+        if not line:
+            raise RuntimeError(f"the simulated cluster did not start:\n{log.read_text()}")
+        ready = json.loads(line)
+        self.api_url: str = ready["apiUrl"]
+        self.ca_cert: str = ready["caCert"]
+        self.token: str = ready["token"]
+        self._control: str = ready["controlUrl"].rstrip("/")
+
+    def play(self, scenario: str, release: str, push_in_ms: int = 4000) -> str:
+        """Replays a recording under another name; answers when its push is."""
+        return self._call("POST", "/play", {
+            "scenario": scenario, "namespace": "e2e", "name": release, "pushInMs": push_in_ms,
+        })["pushedAt"]
+
+    def accept(self, *tokens: str):
+        """From now on these tokens are let in, and no other."""
+        self._call("POST", "/tokens", {"accept": list(tokens)})
+
+    def requests(self, release: str) -> list[dict]:
+        """What was asked about a release."""
+        return [it for it in self._call("GET", "/requests")["requests"] if release in it["pathAndQuery"]]
+
+    def _call(self, method: str, path: str, body=None):
+        request = urllib.request.Request(
+            self._control + path, method=method, headers={"content-type": "application/json"},
+            data=None if body is None else json.dumps(body).encode(),
+        )
+        with urllib.request.urlopen(request, timeout=10) as answer:
+            text = answer.read()
+        return json.loads(text) if text else None
+
+    def stop(self):
+        # It ends when nobody holds its input any more; so it can't outlive a test that was killed.
+        self._process.stdin.close()
+        try:
+            self._process.wait(10)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()

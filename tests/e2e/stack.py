@@ -1,0 +1,237 @@
+"""The deployed stack, and those who use it."""
+
+import contextlib
+import json
+import subprocess
+import time
+import urllib.error
+import urllib.request
+from dataclasses import dataclass
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import boto3
+from boto3.dynamodb.types import TypeDeserializer
+from botocore.auth import SigV4Auth
+from botocore.awsrequest import AWSRequest
+from botocore.config import Config
+from botocore.credentials import Credentials
+from document import Document
+from emulator import ACCOUNT, REGION, ROOT_KEY, ROOT_SECRET, Emulator
+
+NAME = "e2e"
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What came over HTTP."""
+
+    status: int
+    headers: dict[str, str]
+    text: str
+
+    @property
+    def json(self):
+        return json.loads(self.text)
+
+
+class Stack:
+    """`sam deploy` to the emulator, and what a test wants to know of it."""
+
+    def __init__(self, emulator: Emulator, template: str, log: Path):
+        self._emulator = emulator
+        done = subprocess.run(
+            ["sam", "deploy", "--template-file", template, "--stack-name", NAME, "--region", REGION,
+             "--resolve-s3", "--capabilities", "CAPABILITY_IAM", "--no-confirm-changeset",
+             # The simulated clusters are on loopback, which is refused where nobody allows it by name.
+             "--parameter-overrides", "AllowedApiServerCidrs=127.0.0.1/32"],
+            env=emulator.environment, cwd=log.parent, stdin=subprocess.DEVNULL, capture_output=True, text=True,
+        )
+        log.write_text(done.stdout + done.stderr)
+        if done.returncode:
+            raise RuntimeError(f"sam deploy failed:\n{done.stdout}{done.stderr}")
+        stacks = self.client("cloudformation").describe_stacks(StackName=NAME)["Stacks"]
+        self.outputs = {it["OutputKey"]: it["OutputValue"] for it in stacks[0]["Outputs"]}
+        self.api_id = urlsplit(self.outputs["ApiUrl"]).hostname.split(".")[0]
+        # On AWS it is the URL of the output; the emulator serves the same behind a path.
+        self.api_url = f"{emulator.url}/_aws/execute-api/{self.api_id}/v1"
+        self._document = Document()
+        # Every token that was given to the API, and every answer: no test has to remember what must stay secret.
+        self.tokens: set[str] = set()
+        self.answers: list[str] = []
+
+    def client(self, service: str, credentials: Credentials | None = None):
+        """A client of an AWS service, as the account's root unless said otherwise."""
+        return boto3.client(
+            service, endpoint_url=self._emulator.url, region_name=REGION,
+            aws_access_key_id=credentials.access_key if credentials else ROOT_KEY,
+            aws_secret_access_key=credentials.secret_key if credentials else ROOT_SECRET,
+            config=Config(retries={"mode": "standard"}),
+        )
+
+    def user(self, name: str, *statements: dict) -> Credentials:
+        """A user who may do just this."""
+        iam = self.client("iam")
+        iam.create_user(UserName=name)
+        if statements:
+            iam.put_user_policy(UserName=name, PolicyName="may", PolicyDocument=json.dumps(
+                {"Version": "2012-10-17", "Statement": [{"Effect": "Allow", **it} for it in statements]}))
+        key = iam.create_access_key(UserName=name)["AccessKey"]
+        return Credentials(key["AccessKeyId"], key["SecretAccessKey"])
+
+    def operator(self) -> Credentials:
+        """Registers clusters, and can do nothing else."""
+        return self.user("operator", {
+            "Action": "execute-api:Invoke",
+            "Resource": f"arn:aws:execute-api:{REGION}:{ACCOUNT}:{self.api_id}/v1/*",
+        })
+
+    def deployer(self) -> Credentials:
+        """Starts deployments, and can do nothing else."""
+        return self.user("deployer", {
+            "Action": "states:StartExecution", "Resource": self.outputs["StateMachineArn"],
+        })
+
+    def request(self, method: str, path: str, body=None, credentials: Credentials | None = None,
+                content_type="application/json") -> Answer:
+        """Calls the API, signed where there are credentials. Each answer is held against the API's document."""
+        if isinstance(body, dict) and isinstance(body.get("serviceAccountToken"), str):
+            self.tokens.add(body["serviceAccountToken"])
+        answer = self._call(method, path, body, credentials, content_type)
+        self.answers.append(f"{answer.headers} {answer.text}")
+        self._document.check(method, path, answer.status, answer.headers, answer.text)
+        return answer
+
+    def _call(self, method, path, body, credentials, content_type) -> Answer:
+        data = body if body is None or isinstance(body, bytes) else json.dumps(body).encode()
+        request = AWSRequest(method, self.api_url + path, data=data, headers={"content-type": content_type})
+        if credentials:
+            SigV4Auth(credentials, "execute-api", REGION).add_auth(request)
+        request = urllib.request.Request(
+            self.api_url + path, method=method, data=data, headers=dict(request.headers.items()))
+        try:
+            with urllib.request.urlopen(request, timeout=60) as it:
+                return Answer(it.status, {k.lower(): v for k, v in it.headers.items()}, it.read().decode())
+        except urllib.error.HTTPError as it:
+            return Answer(it.code, {k.lower(): v for k, v in it.headers.items()}, it.read().decode())
+
+    def item(self, deployment_id: str) -> dict | None:
+        """What stands in the deployments table."""
+        item = self.client("dynamodb").get_item(
+            TableName=self.outputs["DeploymentsTableName"], ConsistentRead=True,
+            Key={"deploymentId": {"S": deployment_id}},
+        ).get("Item")
+        return plain(item) if item else None
+
+    def registry_row(self, cluster: str) -> dict | None:
+        """What stands in the registry of a cluster."""
+        item = self.client("dynamodb").get_item(
+            TableName=self.outputs["RegistryTableName"], ConsistentRead=True,
+            Key={"kind": {"S": "cluster"}, "id": {"S": cluster}},
+        ).get("Item")
+        return plain(item) if item else None
+
+    def secret(self, cluster: str) -> str:
+        """The secret of a cluster, as text."""
+        return self.client("secretsmanager").get_secret_value(
+            SecretId=f"{NAME}/clusters/{cluster}/credentials")["SecretString"]
+
+    def secret_names(self) -> list[str]:
+        """Of all secrets there are."""
+        pages = self.client("secretsmanager").get_paginator("list_secrets").paginate()
+        return [it["Name"] for page in pages for it in page["SecretList"]]
+
+    def function(self, output: str) -> dict:
+        """The configuration of a function, by the output that names it."""
+        return self.client("lambda").get_function_configuration(FunctionName=self.outputs[output])
+
+    @contextlib.contextmanager
+    def variables(self, output: str, **changed: str):
+        """A function with other environment variables, for a while."""
+        functions, before = self.client("lambda"), self.function(output)["Environment"]["Variables"]
+
+        def put(variables):
+            functions.update_function_configuration(
+                FunctionName=self.outputs[output], Environment={"Variables": variables})
+            functions.get_waiter("function_updated_v2").wait(FunctionName=self.outputs[output])
+
+        put({**before, **changed})
+        try:
+            yield
+        finally:
+            put(before)
+
+
+def plain(item: dict) -> dict:
+    """An item without DynamoDB's types."""
+    return {key: TypeDeserializer().deserialize(value) for key, value in item.items()}
+
+
+class Execution:
+    """One run of the state machine."""
+
+    def __init__(self, stack: Stack, arn: str):
+        self._states = stack.client("stepfunctions")
+        self.arn = arn
+
+    def wait(self, timeout: float = 180) -> dict:
+        """What DescribeExecution says once it has ended. The limit is for a machine that hangs, not a measurement."""
+        deadline = time.monotonic() + timeout
+        while True:
+            seen = self._states.describe_execution(executionArn=self.arn)
+            if seen["status"] != "RUNNING":
+                return seen
+            assert time.monotonic() < deadline, f"{self.arn} still runs after {timeout} s"
+            time.sleep(0.5)
+
+    def history(self) -> list[dict]:
+        """Its events, oldest first."""
+        pages = self._states.get_paginator("get_execution_history").paginate(executionArn=self.arn)
+        return [event for page in pages for event in page["events"]]
+
+    def entered(self) -> list[str]:
+        """The names of its states in the order in which it came to them."""
+        return [it["stateEnteredEventDetails"]["name"] for it in self.history() if it["type"].endswith("StateEntered")]
+
+    def stop(self):
+        self._states.stop_execution(executionArn=self.arn, error="Stopped", cause="stopped by hand")
+
+
+class Events:
+    """A consumer of the stack's bus: a rule, and the queue behind it."""
+
+    def __init__(self, stack: Stack):
+        self._queues = stack.client("sqs")
+        self.seen: list[dict] = []
+        self._queue = self._queues.create_queue(QueueName="finished")["QueueUrl"]
+        arn = self._queues.get_queue_attributes(
+            QueueUrl=self._queue, AttributeNames=["QueueArn"])["Attributes"]["QueueArn"]
+        self._queues.set_queue_attributes(QueueUrl=self._queue, Attributes={"Policy": json.dumps({
+            "Version": "2012-10-17",
+            "Statement": [{"Effect": "Allow", "Principal": {"Service": "events.amazonaws.com"},
+                           "Action": "sqs:SendMessage", "Resource": arn}],
+        })})
+        bus, events = stack.outputs["EventBusName"], stack.client("events")
+        events.put_rule(Name="finished", EventBusName=bus, EventPattern=json.dumps(
+            {"source": ["dag-monitor"], "detail-type": ["Deployment Finished"]}))
+        events.put_targets(Rule="finished", EventBusName=bus, Targets=[{"Id": "queue", "Arn": arn}])
+
+    def of(self, deployment_id: str, timeout: float = 30) -> list[dict]:
+        """The details of the events about a deployment, at least one. They may come more than once."""
+        deadline = time.monotonic() + timeout
+        while True:
+            self._receive()
+            found = [it["detail"] for it in self.seen if it["detail"]["deploymentId"] == deployment_id]
+            if found:
+                return found
+            assert time.monotonic() < deadline, f"no event about {deployment_id}"
+
+    def _receive(self):
+        while True:
+            messages = self._queues.receive_message(
+                QueueUrl=self._queue, MaxNumberOfMessages=10, WaitTimeSeconds=1).get("Messages", [])
+            for it in messages:
+                self.seen.append(json.loads(it["Body"]))
+                self._queues.delete_message(QueueUrl=self._queue, ReceiptHandle=it["ReceiptHandle"])
+            if not messages:
+                return
