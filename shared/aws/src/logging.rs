@@ -16,6 +16,12 @@ use tracing_subscriber::{
 /// included: whatever level is asked for, they don't get it.
 const CAPPED: &[&str] = &["aws_", "h2", "hyper", "lambda_", "reqwest", "rustls", "tower"];
 
+/// The Lambda runtime writes every error of a handler here, all as `ERROR`. The
+/// handlers have told theirs already, each at its level: a refused request is a
+/// caller's mistake and must not ring an alarm. A panic still stands in the log,
+/// written by the standard library's own hook.
+const TOLD_ALREADY: &str = "lambda_runtime::layers::panic";
+
 /// Begins logging. A second call changes nothing: the first one counts, as where
 /// a test has set a subscriber of its own.
 pub fn init(log: &Targets) {
@@ -34,10 +40,13 @@ where
         .with_current_span(false)
         .with_span_list(true)
         .with_writer(writer)
-        .with_filter(log.clone().and(filter_fn(is_harmless)))
+        .with_filter(log.clone().and(filter_fn(is_wanted)))
 }
 
-fn is_harmless(event: &Metadata<'_>) -> bool {
+fn is_wanted(event: &Metadata<'_>) -> bool {
+    if event.target() == TOLD_ALREADY {
+        return false;
+    }
     *event.level() <= Level::INFO || !CAPPED.iter().any(|prefix| event.target().starts_with(prefix))
 }
 
@@ -88,6 +97,15 @@ mod tests {
         assert_eq!((&line["deployment"], &line["polls"]), (&Value::from("d-1"), &Value::from(7)));
         assert_eq!(line["spans"][0]["request_id"], "r-1");
         assert!(line["timestamp"].as_str().unwrap().ends_with('Z'));
+    }
+
+    #[test]
+    fn an_error_that_the_handler_told_is_not_told_again() {
+        let lines = logged(LevelFilter::TRACE, || {
+            tracing::error!(target: "lambda_runtime::layers::panic", "refused");
+            tracing::error!(target: "lambda_runtime::runtime", "broken");
+        });
+        assert_eq!(lines.len(), 1, "{lines:?}");
     }
 
     #[test]
