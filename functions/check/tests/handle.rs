@@ -8,7 +8,8 @@ use async_trait::async_trait;
 use lambda_runtime::Diagnostic;
 use monitor::{
     check::{CheckPorts, Checker, Settings},
-    cluster::{ClusterRow, RowState},
+    cluster::ClusterRow,
+    contract,
     deployment::Deployment,
     memory::{MemoryDeployments, MemoryEvents, MemoryRegistry, MemoryVault},
     ports::{
@@ -64,28 +65,9 @@ async fn checker(deployments: Arc<dyn Deployments>) -> (Checker, Arc<MemoryEvent
     let (registry, vault, events) =
         (MemoryRegistry::default(), MemoryVault::default(), Arc::new(MemoryEvents::default()));
     for id in ["prod-eu", "prod-us"] {
-        let now = jiff::Timestamp::now();
-        let row = ClusterRow {
-            id: id.to_owned(),
-            name: id.to_owned(),
-            api_url: "https://k8s.example.com".to_owned(),
-            tls_server_name: None,
-            ca_fingerprint: None,
-            ca_not_after: None,
-            token_expires_at: None,
-            state: RowState::Active,
-            nonce: "n".to_owned(),
-            created_at: now,
-            updated_at: now,
-        };
+        let row = ClusterRow { name: id.to_owned(), ..contract::cluster(id, "n") };
         assert_eq!(registry.put(&row, Expected::Absent).await.unwrap(), Stored::Yes);
-        let credentials = Credentials {
-            api_url: "https://k8s.example.com".to_owned(),
-            token: "token".into(),
-            ca_cert: None,
-            tls_server_name: None,
-        };
-        vault.put(id, &credentials).await.unwrap();
+        vault.put(id, &contract::credentials("token")).await.unwrap();
     }
     let ports = CheckPorts {
         deployments,

@@ -5,12 +5,12 @@
 
 use std::{fs, path::PathBuf, sync::Arc, time::Duration};
 
-use jiff::Timestamp;
 use kubernetes::{AddressPolicy, KubernetesClient};
 use monitor::{
     answer::Answer,
     check::{CheckPorts, Checker, Settings},
-    cluster::{ClusterRow, RowState},
+    cluster::ClusterRow,
+    contract,
     memory::{MemoryDeployments, MemoryEvents, MemoryRegistry, MemoryVault},
     ports::{Credentials, Expected, Registry as _, Stored, SystemClock, Vault as _},
 };
@@ -25,20 +25,7 @@ const SHORT_TIMEOUT_SECS: u32 = 12;
 
 async fn checker(cluster: &SimulatedCluster) -> Checker {
     let (registry, vault) = (MemoryRegistry::default(), MemoryVault::default());
-    let now = Timestamp::now();
-    let row = ClusterRow {
-        id: "recorded".to_owned(),
-        name: "recorded".to_owned(),
-        api_url: cluster.api_url(),
-        tls_server_name: None,
-        ca_fingerprint: None,
-        ca_not_after: None,
-        token_expires_at: None,
-        state: RowState::Active,
-        nonce: "n".to_owned(),
-        created_at: now,
-        updated_at: now,
-    };
+    let row = ClusterRow { name: "recorded".to_owned(), ..contract::cluster("recorded", "n") };
     assert_eq!(registry.put(&row, Expected::Absent).await.unwrap(), Stored::Yes);
     let credentials = Credentials {
         api_url: cluster.api_url(),
