@@ -1,7 +1,7 @@
 //! One check of a deployment: read while asking, decide, write only what changed.
 
 use std::{
-    collections::HashMap,
+    collections::{BTreeMap, BTreeSet, HashMap},
     sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
@@ -16,6 +16,7 @@ use verdict::{
 
 use crate::{
     answer::Answer,
+    cluster::ClusterRow,
     credentials::CredentialCache,
     deployment::{Deployment, SCHEMA, Target},
     ports::{Clock, Clusters, Credentials, Deployments, Events, Registry, StoreError, Stored, Vault},
@@ -98,7 +99,7 @@ pub struct Checker {
     ports: CheckPorts,
     settings: Settings,
     credentials: CredentialCache,
-    remembered: Mutex<HashMap<String, Deployment>>,
+    remembered: Mutex<HashMap<String, Arc<Deployment>>>,
 }
 
 /// How an execution ended without the state machine's own doing.
@@ -133,12 +134,14 @@ impl Checker {
         execution: Option<&Execution>,
     ) -> Result<Answer, CheckError> {
         let result = self.tick(request, execution).await;
-        match &result {
-            Ok(item) if item.status == Status::Pending => self.remember(item.clone()),
-            // What is not known for certain is read again before anybody is asked.
-            _ => self.forget(&request.deployment_id),
+        // What is not known for certain is read again before anybody is asked.
+        self.forget(&request.deployment_id);
+        let item = result?;
+        let answer = Answer::from(&item);
+        if item.status == Status::Pending {
+            self.remember(item);
         }
-        result.map(|item| Answer::from(&item))
+        Ok(answer)
     }
 
     async fn tick(&self, request: &Request, execution: Option<&Execution>) -> Result<Deployment, CheckError> {
@@ -240,16 +243,20 @@ impl Checker {
         execution: Option<&Execution>,
         now: Timestamp,
     ) -> Result<Deployment, CheckError> {
-        let rows = join_all(request.targets.iter().map(|t| {
-            let id = slug(&t.cluster);
-            async move { self.ports.registry.get(&id).await }
-        }))
-        .await;
+        // Forty targets on one cluster are one row to read.
+        let ids: BTreeSet<String> = request.targets.iter().map(|t| slug(&t.cluster)).collect();
+        let read = ids.into_iter().map(|id| async move {
+            let row = self.ports.registry.get(&id).await?;
+            Ok((id, row))
+        });
+        let rows: BTreeMap<String, Option<ClusterRow>> =
+            join_all(read).await.into_iter().collect::<Result<_, StoreError>>()?;
         let mut refusals = Vec::new();
         let mut targets = Vec::with_capacity(request.targets.len());
-        for (index, (target, row)) in request.targets.iter().zip(rows).enumerate() {
+        for (index, target) in request.targets.iter().enumerate() {
+            let row = rows.get(&slug(&target.cluster)).and_then(Option::as_ref);
             // The slug alone would let `prod/eu` stand for `prod-eu`.
-            let row = row?.filter(|r| r.name == target.cluster || r.id == target.cluster);
+            let row = row.filter(|r| r.name == target.cluster || r.id == target.cluster);
             let Some(row) = row.filter(|r| r.state.is_usable()) else {
                 refusals.push(Refusal {
                     pointer: format!("/targets/{index}/cluster"),
@@ -259,7 +266,7 @@ impl Checker {
             };
             targets.push(Target {
                 cluster: target.cluster.clone(),
-                cluster_id: row.id,
+                cluster_id: row.id.clone(),
                 namespace: target.namespace.clone(),
                 release: target.release.clone(),
                 helm_type: request.helm_type,
@@ -270,17 +277,33 @@ impl Checker {
         if !refusals.is_empty() {
             return Err(CheckError::InvalidRequest(sentence(&refusals)));
         }
-        let started_at = execution.map_or(now, |e| e.started_at);
         let timeout_secs = request.timeout_secs.unwrap_or(self.settings.default_timeout_secs);
+        Ok(Deployment {
+            digest: request.digest(),
+            request: Some(Request { timeout_secs: Some(timeout_secs), ..request.clone() }),
+            targets,
+            ..self.blank_item(&request.deployment_id, execution, timeout_secs, now)
+        })
+    }
+
+    /// An item of which nothing is known yet but when it began and when it will end.
+    fn blank_item(
+        &self,
+        deployment_id: &str,
+        execution: Option<&Execution>,
+        timeout_secs: u32,
+        now: Timestamp,
+    ) -> Deployment {
+        let started_at = execution.map_or(now, |e| e.started_at);
         let deadline = later(started_at, SignedDuration::from_secs(timeout_secs.into()));
         let kept = SignedDuration::from_hours(i64::from(self.settings.record_ttl_days) * 24);
-        Ok(Deployment {
-            deployment_id: request.deployment_id.clone(),
+        Deployment {
+            deployment_id: deployment_id.to_owned(),
             schema: SCHEMA,
             rev: 0,
             execution_arn: execution.map(|e| e.arn.clone()),
-            digest: request.digest(),
-            request: Some(Request { timeout_secs: Some(timeout_secs), ..request.clone() }),
+            digest: String::new(),
+            request: None,
             started_at,
             deadline,
             checked_at: now,
@@ -291,9 +314,9 @@ impl Checker {
             evidence: None,
             message: String::new(),
             polls: 0,
-            targets,
+            targets: Vec::new(),
             expires_at: later(deadline, kept).as_second(),
-        })
+        }
     }
 
     /// Looks at every target that has no verdict yet, all at once and within the
@@ -323,14 +346,11 @@ impl Checker {
         now: Timestamp,
         budget: Instant,
     ) -> Looked {
-        let mut looked = Looked {
-            api_url: None,
-            look: failed_look(now, AskErrorKind::Slow, "it did not answer within the time of one check"),
-        };
+        let slow = || failed_look(now, AskErrorKind::Slow, "it did not answer within the time of one check");
+        let mut looked = Looked { api_url: None, look: slow() };
         let looking = self.look_with_credentials(request, item, target, now, &mut looked);
         if timeout_at(budget, looking).await.is_err() {
-            looked.look =
-                failed_look(now, AskErrorKind::Slow, "it did not answer within the time of one check");
+            looked.look = slow();
         }
         looked
     }
@@ -470,8 +490,11 @@ impl Checker {
                     (item, written)
                 }
                 None => {
-                    let mut item = self.never_started(&deployment_id, ended, now);
+                    // The execution ended before any check ran.
+                    let timeout_secs = self.settings.default_timeout_secs;
+                    let mut item = self.blank_item(&deployment_id, Some(&ended.execution), timeout_secs, now);
                     close_item(&mut item, ended, now);
+                    item.rev = 1;
                     let written = self.ports.deployments.create(&item, now).await?;
                     (item, written)
                 }
@@ -489,37 +512,10 @@ impl Checker {
         Err(CheckError::Transient("another check was quicker, twice", None))
     }
 
-    /// The item of an execution that ended before any check ran.
-    fn never_started(&self, deployment_id: &str, ended: &Ended, now: Timestamp) -> Deployment {
-        let kept = SignedDuration::from_hours(i64::from(self.settings.record_ttl_days) * 24);
-        let started_at = ended.execution.started_at;
-        let waiting = SignedDuration::from_secs(self.settings.default_timeout_secs.into());
-        Deployment {
-            deployment_id: deployment_id.to_owned(),
-            schema: SCHEMA,
-            rev: 1,
-            execution_arn: Some(ended.execution.arn.clone()),
-            digest: String::new(),
-            request: None,
-            started_at,
-            deadline: later(started_at, waiting),
-            checked_at: now,
-            finished_at: None,
-            status: Status::Pending,
-            reason: Reason::Starting,
-            last_reason: None,
-            evidence: None,
-            message: String::new(),
-            polls: 0,
-            targets: Vec::new(),
-            expires_at: later(now, kept).as_second(),
-        }
-    }
-
-    fn recall(&self, request: &Request, execution: Option<&Execution>) -> Option<Deployment> {
+    fn recall(&self, request: &Request, execution: Option<&Execution>) -> Option<Arc<Deployment>> {
         let remembered = self.remembered.lock().unwrap_or_else(PoisonError::into_inner);
         let item = remembered.get(&request.deployment_id)?;
-        owned(item, request, execution).is_ok().then(|| item.clone())
+        owned(item, request, execution).is_ok().then(|| Arc::clone(item))
     }
 
     fn remember(&self, item: Deployment) {
@@ -527,7 +523,7 @@ impl Checker {
         if remembered.len() >= REMEMBERED && !remembered.contains_key(&item.deployment_id) {
             remembered.clear();
         }
-        remembered.insert(item.deployment_id.clone(), item);
+        remembered.insert(item.deployment_id.clone(), Arc::new(item));
     }
 
     fn forget(&self, deployment_id: &str) {

@@ -123,6 +123,10 @@ fn pending(reason: Reason, message: impl Into<String>) -> Verdict {
     Verdict { status: Status::Pending, reason, evidence: None, message: message.into() }
 }
 
+fn succeeded(reason: Reason, evidence: Evidence, message: impl Into<String>) -> Verdict {
+    Verdict { status: Status::Succeeded, reason, evidence: Some(evidence), message: message.into() }
+}
+
 /// What one look tells, once against the baseline.
 struct Facts<'a> {
     question: &'a Question<'a>,
@@ -270,10 +274,6 @@ impl<'a> Facts<'a> {
     fn failed(&self, reason: Reason, message: impl Into<String>) -> Verdict {
         let evidence = if self.news { Evidence::Changed } else { Evidence::Unchanged };
         Verdict { status: Status::Failed, reason, evidence: Some(evidence), message: message.into() }
-    }
-
-    fn succeeded(&self, reason: Reason, evidence: Evidence, message: impl Into<String>) -> Verdict {
-        Verdict { status: Status::Succeeded, reason, evidence: Some(evidence), message: message.into() }
     }
 
     /// A failure, unless it is another push's.
@@ -597,7 +597,7 @@ impl<'a> Facts<'a> {
             entry.is_none_or(|h| h.status == "superseded")
         });
         if let Some(ran) = ran {
-            return self.succeeded(
+            return succeeded(
                 Reason::Superseded,
                 Evidence::Expected,
                 format!(
@@ -668,7 +668,7 @@ impl<'a> Facts<'a> {
         } else if !self.is_new(head) && !self.released_since {
             message.push_str("; the change needed no new release");
         }
-        self.succeeded(reason, evidence, message)
+        succeeded(reason, evidence, message)
     }
 
     /// The likely cause, told at the deadline.
