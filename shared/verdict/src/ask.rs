@@ -136,4 +136,6 @@ pub enum AskErrorKind {
     ClusterRemoved,
     /// The registration points to another address than at the first tick: no waiting helps.
     ClusterChanged,
+    /// The registration does not let deployments watch this namespace: no waiting helps.
+    NamespaceNotAllowed,
 }

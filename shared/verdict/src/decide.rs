@@ -311,6 +311,12 @@ fn asking_failed(question: &Question<'_>, before: &TargetState, at: Timestamp, e
             next.message = format!("cluster {cluster} was registered anew while this deployment ran: {says}");
             return next;
         }
+        Kind::NamespaceNotAllowed => {
+            next.status = Status::Failed;
+            next.reason = Reason::NamespaceNotAllowed;
+            next.message = format!("cluster {cluster} may not be watched there: {says}");
+            return next;
+        }
     };
     next.reason = pending;
     next.message = message;

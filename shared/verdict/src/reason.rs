@@ -179,6 +179,8 @@ reasons! {
     NotKubernetes,
     /// The cluster's registration points elsewhere than when the deployment began.
     ClusterChanged,
+    /// The cluster's registration does not let deployments watch this namespace (any more).
+    NamespaceNotAllowed,
     /// The cluster's registration was removed while the deployment ran.
     ClusterRemoved,
     /// The deadline passed without a verdict.

@@ -13,6 +13,8 @@ use verdict::{
 
 const START: i64 = 1_795_000_000;
 
+const SECRET: &str = "s3cr3t-value";
+
 fn at(secs: i64) -> Timestamp {
     Timestamp::from_second(START + secs).unwrap()
 }
@@ -388,5 +390,34 @@ proptest! {
         let state = asked.known(HelmType::Flux, &TargetState::new(at(0)), &look(0, seen.clone()));
         let last = asked.known(HelmType::Flux, &state, &look(60, seen));
         prop_assert!(last.status.is_terminal());
+    }
+
+    /// Values may be secrets: what is found where one was expected stays out of
+    /// answers, events and the store, whatever happens.
+    #[test]
+    fn a_value_that_was_found_is_never_kept_or_told(
+        looks in collection::vec(helm_release(), 1..6),
+        revisions in collection::vec(revisions(), 1..6),
+        asked in asked(),
+    ) {
+        let mut asked = asked;
+        asked.expect.values = [("/tag".to_owned(), json!("1")), ("/deep/0/er".to_owned(), json!(true))].into();
+        let found = json!({"tag": SECRET, "deep": [{"er": format!("x{SECRET}x")}], SECRET: 1});
+        let mut state = TargetState::new(at(0));
+        for (poll, mut object) in (0..).zip(looks) {
+            object["spec"]["values"] = found.clone();
+            state = asked.known(HelmType::Flux, &state, &look(poll, seen(&object)));
+            prop_assert!(!serde_json::to_string(&state).unwrap().contains(SECRET), "{state:?}");
+        }
+        let mut state = TargetState::new(at(0));
+        for (poll, mut revisions) in (0..).zip(revisions) {
+            for (_, payload) in &mut revisions {
+                if let Payload::Read(release) = payload {
+                    release.config = Some(found.clone());
+                }
+            }
+            state = asked.known(HelmType::Plain, &state, &look(poll, listed(&revisions)));
+            prop_assert!(!serde_json::to_string(&state).unwrap().contains(SECRET), "{state:?}");
+        }
     }
 }

@@ -865,6 +865,7 @@ fn an_answer_that_cannot_pass_by_itself_fails_at_the_third_poll_in_a_row() {
     plain().see(old()).waits(BadAnswer).see(old()).see(old()).fails(NotKubernetes);
     // Registered anew elsewhere: no waiting helps.
     flux().see(old()).see(Kind::ClusterChanged).fails(ClusterChanged);
+    flux().see(old()).see(Kind::NamespaceNotAllowed).fails(NamespaceNotAllowed);
 }
 
 #[test]
