@@ -1,16 +1,16 @@
 # The habits of this project. `make` alone lists them.
-.PHONY: help run test unit contract e2e lint bench deploy
+.PHONY: help run test unit contract fuzz e2e test-cluster lint bench deploy
 
 REGION ?= eu-central-1
 PYTHON_TOOLS = $$(tests/e2e/venv)
 
 help: ## lists the targets
-	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' Makefile
+	@sed -n 's/^\([a-z0-9-]*\):.*## /\1\t/p' Makefile
 
 run: ## the demo: no AWS account, no Docker, no Python
 	cargo run --locked
 
-test: unit contract e2e ## everything that must pass
+test: unit contract fuzz e2e ## everything that must pass
 
 unit: ## unit, property, golden and adapter tests, and the demo
 	cargo test --locked --workspace
@@ -20,6 +20,12 @@ contract: ## state machine, template, roles and error names in step
 
 e2e: ## builds with sam, deploys to a local AWS emulator, and drives it from outside
 	tests/e2e/run
+
+fuzz: ## drives the local server with what its OpenAPI document allows, and what it does not
+	tests/fuzz/run
+
+test-cluster: ## real kube-apiserver, Helm 3 and 4, judged live; skipped aloud where Go is missing
+	tests/cluster/run
 
 lint: ## format, clippy, documentation, dependencies, template
 	cargo fmt --all --check

@@ -6,8 +6,10 @@ here: names of errors and of variables, times, rights.
 
 import json
 import re
+from fnmatch import fnmatchcase
 from pathlib import Path
 
+import jsonata
 import pytest
 from samcli.yamlhelper import yaml_parse
 
@@ -24,6 +26,11 @@ API = yaml_parse((INFRA / "openapi.yaml").read_text())
 LONGEST_DEADLINE = PARAMETERS["DeployMonitorTimeoutSecs"]["MaxValue"]
 # What Step Functions allows a standard execution.
 HISTORY_LIMIT = 25_000
+# Each route of the API's document, with names that could stand in its path.
+ROUTES = {
+    (method.upper(), re.sub(r"\{\w+\}", "some-name", path)): it
+    for path, item in API["paths"].items() for method, it in item.items() if method != "parameters"
+}
 
 
 def of_type(kind: str) -> dict[str, dict]:
@@ -121,7 +128,7 @@ class TestErrors:
     def test_the_reasons_are_in_the_closed_list(self):
         reasons = rust("shared/verdict/src/reason.rs")
         written = {it["Output"]["reason"] for it in STATES["Check"]["Catch"]} | {STATES["Puzzled"]["Output"]["reason"]}
-        written |= {STATES["Mark"]["Arguments"]["ExpressionAttributeValues"][":starting"]["S"], "Timeout"}
+        written |= {mark({})["ExpressionAttributeValues"][":starting"]["S"], "Timeout"}
         for it in written:
             assert re.search(rf"^\s+{it},$", reasons, re.M), f"{it} is no reason"
 
@@ -170,20 +177,90 @@ class TestStateMachine:
         needed = {actions[it["Resource"]] for it in STATES.values() if it["Type"] == "Task"}
         assert needed == {action for it in statements("DeploymentMonitorRole") for action in it["Action"]}
 
-    def test_the_mark_writes_what_an_item_has(self):
+    @pytest.mark.parametrize("labels", [{}, {"app": "checkout", "environment": "production"}])
+    def test_the_mark_writes_what_an_item_has(self, labels):
         """Read by the same code as an item that the check function wrote."""
-        arguments = STATES["Mark"]["Arguments"]
-        update = arguments["UpdateExpression"]
-        for alias, name in arguments["ExpressionAttributeNames"].items():
-            update = update.replace(alias, name)
-        written = set(re.findall(r"(\w+) = ", update)) | {"deploymentId"}
+        written = written_by(mark(labels)) | {"deploymentId"}
         assert written == {
             "deploymentId", "schema", "rev", "executionArn", "startedAt", "deadline", "checkedAt", "finishedAt",
             "status", "reason", "lastReason", "message", "polls", "expiresAt", "targets",
-        }
-        source = rust("shared/monitor/src/deployment.rs")
-        fields = {re.sub(r"_(\w)", lambda m: m[1].upper(), it) for it in re.findall(r"pub (\w+):", source)}
+        } | ({"app", "environment", "appEnvironment"} if labels else set())
+        record = re.search(r"^struct Record \{(.*?)^\}", rust("shared/aws/src/deployments.rs"), re.M | re.S)[1]
+        fields = {camel(it) for it in re.findall(r"^\s+(?:pub )?(\w+):", record, re.M)}
         assert written <= fields
+
+    @pytest.mark.parametrize("sent", [{}, {"app": "checkout", "environment": "production"}])
+    def test_the_mark_gives_exactly_what_its_expressions_name(self, sent):
+        """DynamoDB refuses what is named and not given, and what is given and not named."""
+        arguments = mark(sent)
+        expressions = arguments["UpdateExpression"] + " " + arguments["ConditionExpression"]
+        assert set(re.findall(r":\w+", expressions)) == set(arguments["ExpressionAttributeValues"])
+        assert set(re.findall(r"#\w+", expressions)) == set(arguments["ExpressionAttributeNames"])
+        for it in arguments["ExpressionAttributeValues"].values():
+            (kind, value), = it.items()
+            assert kind in ("S", "N") and isinstance(value, str) and value
+
+    def test_the_history_lists_what_was_marked(self):
+        values = mark({"app": "a" * 63, "environment": "eu-1"})["ExpressionAttributeValues"]
+        assert (values[":app"], values[":environment"]) == ({"S": "a" * 63}, {"S": "eu-1"})
+        assert values[":appEnvironment"] == {"S": "a" * 63 + "#eu-1"}
+        # As the check function makes the key of the index.
+        assert 'format!("{app}#{environment}")' in rust("shared/aws/src/deployments.rs")
+
+    @pytest.mark.parametrize("sent", [
+        {"app": "checkout"},
+        {"environment": "production"},
+        {"app": "Checkout", "environment": "production"},
+        {"app": "checkout", "environment": "prod uction"},
+        {"app": "checkout", "environment": "production\n"},
+        {"app": "", "environment": "production"},
+        {"app": "a" * 64, "environment": "production"},
+        {"app": "a#b", "environment": "production"},
+        {"app": None, "environment": "production"},
+        {"app": 1, "environment": 2},
+        {"app": ["checkout"], "environment": "production"},
+        {"app": {"S": "checkout"}, "environment": "production"},
+        [{"app": "checkout", "environment": "production"}],
+        "checkout", None, 4711,
+    ])
+    def test_what_are_no_two_labels_are_none(self, sent):
+        arguments = mark(sent)
+        assert not {":app", ":environment", ":appEnvironment"} & set(arguments["ExpressionAttributeValues"])
+        assert not {"app", "environment", "appEnvironment"} & written_by(arguments)
+
+    @pytest.mark.parametrize(("sent", "key"), [
+        ({"deploymentId": "A-b_9" + "x" * 75}, "A-b_9" + "x" * 75),
+        ({"deploymentId": "x" * 81}, "run-1"),
+        ({"deploymentId": ""}, "run-1"),
+        ({"deploymentId": "x\n"}, "run-1"),
+        ({"deploymentId": "a/b"}, "run-1"),
+        ({"deploymentId": 7}, "run-1"),
+        ({}, "run-1"),
+        ("x", "run-1"),
+    ])
+    def test_the_mark_finds_the_item(self, sent, key):
+        assert mark(sent)["Key"] == {"deploymentId": {"S": key}}
+
+    @pytest.mark.parametrize(("sent", "seconds"), [
+        ({}, 300), ({"timeoutSecs": 10}, 10), ({"timeoutSecs": 7_200}, 7_200), ({"timeoutSecs": 9}, 300),
+        ({"timeoutSecs": 7_201}, 300), ({"timeoutSecs": "60"}, 300), ({"timeoutSecs": [60]}, 300), (None, 300),
+    ])
+    def test_the_mark_knows_the_deadline(self, sent, seconds):
+        values = mark(sent)["ExpressionAttributeValues"]
+        minutes, rest = divmod(seconds, 60)
+        assert values[":deadline"]["S"] == f"2026-11-23T{19 + minutes // 60}:{minutes % 60:02}:{rest:02}.000Z"
+
+    @pytest.mark.parametrize("sent", [
+        {"app": "checkout", "environment": "production"},
+        {"deploymentId": "d", "helmType": "flux", "targets": [{"cluster": "prod-eu", "release": "checkout"}]},
+    ])
+    def test_either_form_of_a_deployment_reaches_the_check_as_it_came(self, sent):
+        payload = evaluated(STATES["Check"]["Arguments"]["Payload"], {"anything": "else"}, sent)
+        assert payload == {**sent, "execution": {"arn": CONTEXT["Id"], "startedAt": CONTEXT["StartTime"]}}
+
+    @pytest.mark.parametrize("sent", ["text", None, 1, [1, 2]])
+    def test_what_is_no_object_reaches_the_check_for_its_refusal(self, sent):
+        assert evaluated(STATES["Check"]["Arguments"]["Payload"], {}, sent) == sent
 
     def test_the_mark_closes_only_what_is_its_own_and_open(self):
         assert STATES["Mark"]["Arguments"]["ConditionExpression"] == (
@@ -217,6 +294,63 @@ class TestClosing:
         assert any(it["Resource"] == queue and it["Action"] == ["sqs:SendMessage"] for it in statements("CheckRole"))
 
 
+class TestDailyProbe:
+    RULE = RESOURCES["ProbeRule"]["Properties"]
+
+    def test_it_comes_once_a_day_and_goes_to_register(self):
+        assert self.RULE["ScheduleExpression"] == "rate(1 day)"
+        # A schedule runs on the account's default bus only.
+        assert not self.RULE.keys() & {"EventBusName", "EventPattern", "State"}
+        target, = self.RULE["Targets"]
+        assert target["Arn"] == {"Fn::GetAtt": ["RegisterFunction", "Arn"]}
+        # The event as EventBridge sends it, which tells it from a request of the API.
+        assert not target.keys() & {"Input", "InputPath", "InputTransformer"}
+        permission = RESOURCES["ProbeRulePermission"]["Properties"]
+        assert permission["FunctionName"] == {"Ref": "RegisterFunction"}
+        assert permission["SourceArn"] == {"Fn::GetAtt": ["ProbeRule", "Arn"]}
+
+    def test_a_day_without_a_probe_is_seen(self):
+        queue = {"Fn::GetAtt": ["UnprobedQueue", "Arn"]}
+        target, = self.RULE["Targets"]
+        assert target["DeadLetterConfig"]["Arn"] == queue
+        assert target["RetryPolicy"]["MaximumEventAgeInSeconds"] < 86_400
+        after = RESOURCES["ProbeRetries"]["Properties"]
+        assert after["FunctionName"] == {"Ref": "RegisterFunction"}
+        assert after["DestinationConfig"]["OnFailure"]["Destination"] == queue
+        assert [it["Action"] for it in statements("RegisterRole") if it["Resource"] == queue] == [["sqs:SendMessage"]]
+        it, = RESOURCES["UnprobedQueuePolicy"]["Properties"]["PolicyDocument"]["Statement"]
+        assert it["Condition"] == {"ArnEquals": {"aws:SourceArn": {"Fn::GetAtt": ["ProbeRule", "Arn"]}}}
+
+    def test_the_sample_is_what_the_function_takes(self):
+        event = json.loads((INFRA / "events/scheduled-probe.json").read_text())
+        sources = rust("functions/register/src")
+        assert f'"{event["source"]}"' in sources and f'"{event["detail-type"]}"' in sources
+
+
+class TestSamples:
+    @pytest.mark.parametrize("path", sorted((INFRA / "events").glob("*.json")), ids=lambda it: it.name)
+    def test_a_request_is_for_a_route_of_the_api(self, path):
+        event = json.loads(path.read_text())
+        if "httpMethod" not in event:
+            assert path.name.startswith(("check-", "execution-", "scheduled-"))
+            return
+        method, resource, context = event["httpMethod"], event["resource"], event["requestContext"]
+        assert method.lower() in API["paths"][resource]
+        names = event["pathParameters"] or {}
+        assert event["path"] == re.sub(r"\{(\w+)\}", lambda it: names[it[1]], resource)
+        assert (context["httpMethod"], context["resourcePath"]) == (method, resource)
+        assert context["path"] == f"/{context['stage']}{event['path']}"
+        assert event["multiValueHeaders"] == {name: [it] for name, it in event["headers"].items()}
+        query = event["queryStringParameters"]
+        assert event["multiValueQueryStringParameters"] == (query and {name: [it] for name, it in query.items()})
+        assert (event["body"] is None) == ("Content-Type" not in event["headers"])
+        assert event["body"] is None or json.loads(event["body"])
+
+    def test_every_kind_of_thing_has_one(self):
+        shown = {json.loads(it.read_text()).get("resource") for it in (INFRA / "events").iterdir()} - {None}
+        assert set(API["paths"]) - shown == {"/apps/{app}/environments"}
+
+
 class TestRights:
     def test_no_statement_is_wider_than_it_must_be(self):
         """`*` as a resource only where AWS has no resource level, and then with a comment above it."""
@@ -229,6 +363,25 @@ class TestRights:
                 assert all("*" not in action for action in it["Action"]), f"{name}: {it['Sid']}"
                 if it["Effect"] == "Allow" and it["Resource"] == "*":
                     assert all(re.match(r"ec2:Describe", action) for action in it["Action"]), f"{name}: {it['Sid']}"
+
+    def test_a_part_is_open_only_where_it_must_be(self):
+        """Each `*` within a resource, by what stands around it."""
+        allowed = (
+            # Secrets Manager ends an ARN with six characters of its own; the clusters' ids aren't known.
+            r":secret:\$\{AWS::StackName\}/clusters/\*",
+            # Executions aren't known before they are started.
+            r":execution:\$\{DeploymentMonitor\.Name\}:\*",
+            # Network interfaces neither.
+            r":ec2:\$\{AWS::Region\}:\$\{AWS::AccountId\}:\*/\*",
+            # Ids and names in the paths of the API, which TestPolicies counts.
+            r":\$\{Api\}/v1/[A-Z]+/[a-z*/.]+",
+        )
+        for name in of_type("AWS::IAM::Role") | of_type("AWS::IAM::ManagedPolicy"):
+            for it in statements(name):
+                for resource in resources(it):
+                    text = resource.get("Fn::Sub", "") if isinstance(resource, dict) else ""
+                    if it["Effect"] == "Allow" and "*" in text:
+                        assert any(re.search(end + "$", text) for end in allowed), f"{name}: {text}"
 
     def test_each_function_has_a_role_of_its_own(self):
         functions = of_type("AWS::Serverless::Function")
@@ -244,16 +397,31 @@ class TestRights:
                        if it["Resource"] == {"Fn::GetAtt": ["RegistryTable", "Arn"]}}
         assert on_registry == {"dynamodb:GetItem"}
 
-    def test_register_can_touch_no_deployment(self):
-        assert not any("DeploymentsTable" in str(it) or "states:" in str(it) for it in statements("RegisterRole"))
+    def test_register_starts_and_shows_deployments_and_writes_none(self):
+        on_deployments = {(action, str(it["Resource"])) for it in statements("RegisterRole") for action in it["Action"]
+                          if "DeploymentsTable" in str(it["Resource"]) or action.startswith("states:")}
+        execution = ("arn:${AWS::Partition}:states:${AWS::Region}:${AWS::AccountId}:execution:"
+                     "${DeploymentMonitor.Name}:*")
+        assert on_deployments == {
+            ("dynamodb:GetItem", str({"Fn::GetAtt": ["DeploymentsTable", "Arn"]})),
+            ("dynamodb:Query", str({"Fn::Sub": "${DeploymentsTable.Arn}/index/byEnvironment"})),
+            ("states:StartExecution", str({"Ref": "DeploymentMonitor"})),
+            ("states:DescribeExecution", str({"Fn::Sub": execution})),
+        }
 
     def test_the_functions_may_call_what_their_adapters_do_and_nothing_else(self):
         """Their roles together: which of the two needs a call, the end-to-end tests show."""
-        calls = re.findall(r"^\s*(?:\.client)?\.(\w+)\(\)$|self\.client\.(\w+)\(\)", rust("shared/aws/src"), re.M)
+        calls = re.findall(r"^\s*(?:\.client)?\.(\w+)\(\)$|\bclient\.(\w+)\(\)", rust("shared/aws/src"), re.M)
         made = {"".join(part.title() for part in (first or second).split("_")) for first, second in calls}
-        allowed = {action.split(":")[1] for role in ("CheckRole", "RegisterRole") for it in statements(role)
-                   for action in it["Action"] if action.split(":")[0] in ("dynamodb", "secretsmanager", "events")}
-        assert allowed and allowed <= made
+        # What is signed without an SDK names its operation.
+        made |= set(re.findall(r'^\s*operation: "(\w+)",$', rust("shared/aws/src"), re.M))
+        # A transaction as a whole needs no right, what it consists of does.
+        if "TransactWriteItems" in made:
+            made |= {"ConditionCheckItem"}
+        services = ("dynamodb", "secretsmanager", "events", "states", "eks", "sts")
+        allowed = {action.split(":")[1] for name in ("CheckRole", "RegisterRole", "EksClustersPolicy", "EksRolesPolicy")
+                   for it in statements(name) for action in it["Action"] if action.split(":")[0] in services}
+        assert allowed and allowed <= made, allowed - made
 
     @pytest.mark.parametrize("role", ["CheckRole", "RegisterRole"])
     def test_the_secrets_are_those_of_the_stack(self, role):
@@ -261,11 +429,11 @@ class TestRights:
         assert all(it.endswith(":secret:${AWS::StackName}/clusters/*") for it in resources) and len(resources) == 1
 
     def test_every_route_is_signed_and_goes_to_register(self):
-        routes = [(path, method, it) for path, item in API["paths"].items() for method, it in item.items()]
-        assert len(routes) == 5
-        for path, method, it in routes:
+        assert len(ROUTES) >= 14
+        for (method, path), it in ROUTES.items():
             assert it["security"] == [{"sigv4": []}], f"{method} {path}"
             integration = it["x-amazon-apigateway-integration"]
+            assert (integration["httpMethod"], "credentials" in integration) == ("POST", False)
             assert integration["type"] == "aws_proxy"
             assert "${RegisterFunction.Arn}" in integration["uri"]["Fn::Sub"]
         assert API["components"]["securitySchemes"]["sigv4"]["x-amazon-apigateway-authtype"] == "awsSigv4"
@@ -275,6 +443,110 @@ class TestRights:
         assert {str(it["Properties"]["Principal"]) for it in permissions.values()} == {
             "apigateway.amazonaws.com", "events.amazonaws.com"}
         assert all(it["Properties"].get("SourceArn") for it in permissions.values())
+        source = RESOURCES["RegisterPermission"]["Properties"]["SourceArn"]["Fn::Sub"]
+        assert source.endswith(":${Api}/" + RESOURCES["Api"]["Properties"]["StageName"] + "/*")
+
+    @pytest.mark.parametrize(("role", "actions"), [
+        ("CheckRole", {"kms:Decrypt"}),
+        ("RegisterRole", {"kms:GenerateDataKey", "kms:Encrypt", "kms:Decrypt"}),
+    ])
+    def test_a_key_is_used_through_secrets_manager_and_only_where_one_is_given(self, role, actions):
+        given = [it for it in statements(role) if any(action.startswith("kms:") for action in it["Action"])]
+        it, = given
+        assert it["If"] == "WithSecretKey" and set(it["Action"]) == actions
+        assert it["Resource"] == {"Ref": "SecretKmsKeyArn"}
+        assert it["Condition"] == {
+            "StringEquals": {"kms:ViaService": {"Fn::Sub": "secretsmanager.${AWS::Region}.${AWS::URLSuffix}"}}}
+
+    def test_a_secret_changes_its_key_only_where_one_is_given(self):
+        it, = (it for it in statements("RegisterRole") if it["Action"] == ["secretsmanager:UpdateSecret"])
+        assert it["If"] == "WithSecretKey"
+        assert not any("UpdateSecret" in str(it["Action"]) for it in statements("CheckRole"))
+
+    @pytest.mark.parametrize(("policy", "condition", "action", "parameter"), [
+        ("EksClustersPolicy", "DescribesEks", "eks:DescribeCluster", "EksClusterArns"),
+        ("EksRolesPolicy", "AssumesEksRoles", "sts:AssumeRole", "EksRoleArns"),
+    ])
+    def test_eks_is_entered_only_where_it_is_given(self, policy, condition, action, parameter):
+        assert RESOURCES[policy]["Condition"] == condition
+        it, = statements(policy)
+        assert (it["Action"], it["Resource"]) == ([action], {"Fn::Split": [",", {"Ref": parameter}]})
+        for role in ("CheckRole", "RegisterRole"):
+            attached = RESOURCES[role]["Properties"]["ManagedPolicyArns"]
+            assert {"Fn::If": [condition, {"Ref": policy}, {"Ref": "AWS::NoValue"}]} in attached
+            assert not any(it.startswith(("eks:", "sts:")) for of in statements(role) for it in of["Action"])
+
+    @pytest.mark.parametrize(("condition", "parameter"), [
+        ("DescribesEks", "EksClusterArns"), ("AssumesEksRoles", "EksRoleArns"), ("WithSecretKey", "SecretKmsKeyArn"),
+        ("InVpc", "VpcSubnetIds"),
+    ])
+    def test_a_condition_is_its_parameter(self, condition, parameter):
+        assert TEMPLATE["Conditions"][condition] == {"Fn::Not": [{"Fn::Equals": [{"Ref": parameter}, ""]}]}
+        assert PARAMETERS[parameter]["Default"] == ""
+
+
+class TestPolicies:
+    """The three that the stack gives to people and pipelines, as IAM reads them: a `*` matches a slash, too."""
+
+    READ = {
+        "GET /clusters", "GET /clusters/some-name", "GET /apps/some-name/environments",
+        "GET /apps/some-name/environments/some-name", "GET /deployments", "GET /deployments/some-name",
+        "GET /openapi.json",
+    }
+    MAY = {
+        "RegistrarPolicy": READ | {
+            "POST /clusters", "PUT /clusters/some-name", "DELETE /clusters/some-name",
+            "POST /clusters/some-name/probe", "PUT /apps/some-name/environments/some-name",
+            "DELETE /apps/some-name/environments/some-name",
+        },
+        "DeployerPolicy": READ - {"GET /clusters", "GET /clusters/some-name"} | {"POST /deployments"},
+        "ReaderPolicy": READ,
+    }
+
+    @pytest.mark.parametrize("policy", MAY)
+    def test_it_opens_these_routes_and_no_others(self, policy):
+        opened = {f"{method} {path}" for method, path in ROUTES
+                  if any(fnmatchcase(f"{method}{path}", it) for it in self.patterns(policy))}
+        assert opened == self.MAY[policy]
+
+    @pytest.mark.parametrize("policy", MAY)
+    def test_nothing_in_it_is_for_no_route(self, policy):
+        for it in self.patterns(policy):
+            assert any(fnmatchcase(f"{method}{path}", it) for method, path in ROUTES), it
+            # One for each route; a `*` for what is in braces there, and for nothing else.
+            assert re.sub(r"\{\w+\}", "*", it) in {
+                method.upper() + re.sub(r"\{\w+\}", "*", path) for path, item in API["paths"].items() for method in item}
+
+    def test_every_route_is_opened_by_one(self):
+        assert set().union(*self.MAY.values()) == {f"{method} {path}" for method, path in ROUTES}
+
+    def test_only_the_deployer_reaches_the_state_machine(self):
+        execution = ("arn:${AWS::Partition}:states:${AWS::Region}:${AWS::AccountId}:execution:"
+                     "${DeploymentMonitor.Name}:*")
+        others = [(it["Action"], it["Resource"]) for it in statements("DeployerPolicy")
+                  if it["Action"] != ["execute-api:Invoke"]]
+        assert others == [
+            (["states:StartExecution"], {"Ref": "DeploymentMonitor"}),
+            (["states:DescribeExecution", "states:GetExecutionHistory", "states:StopExecution"],
+             {"Fn::Sub": execution}),
+        ]
+        for policy in ("RegistrarPolicy", "ReaderPolicy"):
+            assert all(it["Action"] == ["execute-api:Invoke"] for it in statements(policy))
+
+    def test_nobody_has_them_but_whom_they_are_given(self):
+        for policy in self.MAY:
+            assert not RESOURCES[policy]["Properties"].keys() & {"Roles", "Users", "Groups", "ManagedPolicyName"}
+            assert TEMPLATE["Outputs"][f"{policy}Arn"]["Value"] == {"Ref": policy}
+            assert not any(policy in str(it) for name, it in RESOURCES.items() if name != policy)
+
+    @staticmethod
+    def patterns(policy: str) -> list[str]:
+        """What is opened, as `METHOD/path`."""
+        start = "arn:${AWS::Partition}:execute-api:${AWS::Region}:${AWS::AccountId}:${Api}/v1/"
+        found = [resource["Fn::Sub"] for it in statements(policy) if it["Action"] == ["execute-api:Invoke"]
+                 for resource in resources(it)]
+        assert found and all(it.startswith(start) for it in found)
+        return [it.removeprefix(start) for it in found]
 
 
 class TestTemplate:
@@ -283,6 +555,65 @@ class TestTemplate:
             assert len(it["Description"]) > 20, name
             assert it.keys() & {"AllowedValues", "AllowedPattern", "MinValue"}, f"{name} takes anything"
             assert "Default" in it, f"{name} must be given"
+            groups = TEMPLATE["Metadata"]["AWS::CloudFormation::Interface"]["ParameterGroups"]
+            assert sum(name in group["Parameters"] for group in groups) == 1, f"{name} is in no group, or in two"
+
+    CLUSTER = "arn:aws:eks:eu-central-1:123456789012:cluster/prod-eu"
+    ROLE = "arn:aws:iam::210987654321:role/dag-monitor"
+    KEY = "arn:aws:kms:eu-central-1:123456789012:key/1234abcd-12ab-34cd-56ef-1234567890ab"
+
+    @pytest.mark.parametrize(("parameter", "good", "bad"), [
+        ("EksClusterArns", [
+            "", CLUSTER, f"{CLUSTER},arn:aws:eks:*:*:cluster/team_*", "arn:aws-cn:eks:cn-north-1:123456789012:cluster/a",
+        ], [
+            "*", "prod-eu", f"{CLUSTER},", f"{CLUSTER}, {CLUSTER}", f"{CLUSTER} ", ROLE, "arn:aws:eks:*:*:*",
+            "arn:aws:eks:eu-central-1:12345:cluster/a", CLUSTER + "/b", CLUSTER + "\n",
+            CLUSTER.replace("cluster/", "nodegroup/"),
+        ]),
+        ("EksRoleArns", [
+            "", ROLE, f"{ROLE},{ROLE}2", "arn:aws-us-gov:iam::210987654321:role/a/path/dag.monitor@x",
+        ], [
+            "*", f"{ROLE}*", "arn:aws:iam::*:role/a", "arn:aws:iam::210987654321:user/a", f"{ROLE}, {ROLE}", f"{ROLE},",
+            "arn:aws:iam::aws:role/a", CLUSTER, ROLE + "\n",
+        ]),
+        ("SecretKmsKeyArn", [
+            "", KEY, "arn:aws:kms:eu-central-1:123456789012:key/mrk-1234abcd12ab34cd56ef1234567890ab",
+        ], [
+            "*", "1234abcd-12ab-34cd-56ef-1234567890ab", "alias/mine", f"{KEY},{KEY}", KEY.replace("key/", "alias/"),
+            "arn:aws:kms:eu-central-1:123456789012:key/*", "arn:aws:kms:*:123456789012:key/a", KEY + "\n",
+        ]),
+        ("AllowedApiServerCidrs", ["", "10.0.0.0/8", "10.0.0.0/8,fd00::/8"], ["10.0.0.0", "10.0.0.0/8, fd00::/8", "*"]),
+        ("VpcSubnetIds", ["", "subnet-1a,subnet-2b"], ["subnet-1a,", "sg-1a", "subnet-1A"]),
+        ("VpcSecurityGroupIds", ["", "sg-1a,sg-2b"], ["sg-1a,", "subnet-1a"]),
+    ])
+    def test_a_parameter_takes_what_it_says(self, parameter, good, bad):
+        pattern = PARAMETERS[parameter]["AllowedPattern"]
+        # The whole of it, also where an engine takes a part.
+        assert pattern[0] == "^" and pattern[-1] == "$"
+        assert [it for it in good if not re.fullmatch(pattern[1:-1], it)] == []
+        assert [it for it in bad if re.fullmatch(pattern[1:-1], it)] == []
+        # The example in the words is one of those that are taken.
+        example = PARAMETERS[parameter]["ConstraintDescription"].rsplit(" ", 1)[1]
+        assert example and re.fullmatch(pattern[1:-1], example)
+
+    def test_the_history_is_listed_from_the_index_alone(self):
+        index, = RESOURCES["DeploymentsTable"]["Properties"]["GlobalSecondaryIndexes"]
+        assert index["IndexName"] == "byEnvironment"
+        assert index["Projection"] == {
+            "ProjectionType": "INCLUDE", "NonKeyAttributes": ["status", "reason", "finishedAt", "expiresAt"]}
+        listed = re.search(r"pub struct Summary \{(.*?)\n\}", rust("shared/monitor/src/deployment.rs"), re.S)[1]
+        keys = {it["AttributeName"] for it in index["KeySchema"]} | {"deploymentId"}
+        assert {camel(it) for it in re.findall(r"pub (\w+):", listed)} <= keys | {*index["Projection"]["NonKeyAttributes"]}
+
+    def test_the_document_is_one_that_a_rest_api_takes(self):
+        assert API["openapi"] == "3.0.3"
+        assert TEMPLATE["Globals"]["Api"]["OpenApiVersion"] == "3.0.3"
+
+    def test_the_external_id_is_the_stacks_own(self):
+        """The uuid at the end of the stack's id, for the functions and for who writes the trust policies alike."""
+        own = {"Fn::Select": [2, {"Fn::Split": ["/", {"Ref": "AWS::StackId"}]}]}
+        assert TEMPLATE["Globals"]["Function"]["Environment"]["Variables"]["EKS_EXTERNAL_ID"] == own
+        assert TEMPLATE["Outputs"]["EksExternalId"]["Value"] == own
 
     def test_a_second_stack_can_be_deployed(self):
         """No physical name that isn't made from the stack's."""
@@ -294,7 +625,8 @@ class TestTemplate:
     def test_the_outputs_are_the_contract(self):
         assert set(TEMPLATE["Outputs"]) >= {
             "ApiUrl", "StateMachineArn", "CheckFunctionName", "RegisterFunctionName", "DeploymentsTableName",
-            "RegistryTableName", "EventBusName",
+            "RegistryTableName", "EventBusName", "UnclosedQueueUrl", "UnprobedQueueUrl", "CheckRoleArn",
+            "RegisterRoleArn", "EksExternalId", "RegistrarPolicyArn", "DeployerPolicyArn", "ReaderPolicyArn",
         }
         assert all(it.get("Description") for it in TEMPLATE["Outputs"].values())
 
@@ -308,14 +640,12 @@ class TestTemplate:
     def test_the_variables_are_those_that_are_read(self, function):
         given = {
             *TEMPLATE["Globals"]["Function"]["Environment"]["Variables"],
-            *RESOURCES[function]["Properties"]["Environment"]["Variables"],
+            *RESOURCES[function]["Properties"].get("Environment", {}).get("Variables", {}),
         }
         # Read by the library that serves HTTP, not by us.
         given -= {"AWS_LAMBDA_HTTP_IGNORE_STAGE_IN_PATH"}
-        package = RESOURCES[function]["Metadata"]["BuildProperties"]["Binary"]
-        sources = rust(f"functions/{package}/src") + rust("shared/aws/src")
-        for it in given:
-            assert f'"{it}"' in sources, f"nobody reads {it}"
+        # What Lambda itself gives, and what a person gives to see more.
+        assert variables_read(function) - {"RUST_LOG"} == given, function
 
     def test_the_binaries_are_the_packages(self):
         for it in of_type("AWS::Serverless::Function").values():
@@ -342,19 +672,99 @@ class TestKubernetes:
         base = yaml_parse((self.FOLDER / "base/cluster-role.yaml").read_text())
         assert yaml_parse(role)["rules"] == base["rules"]
 
+    def test_eks_gets_the_same_rights_by_a_group_and_no_token(self):
+        overlay = yaml_parse((self.FOLDER / "overlays/eks/kustomization.yaml").read_text())
+        assert overlay["resources"] == ["../../base"]
+        patches = {it["target"]["kind"]: yaml_parse(it["patch"]) for it in overlay["patches"]}
+        assert {kind for kind, it in patches.items() if "$patch" in it} == {"Secret", "ServiceAccount", "Namespace"}
+        assert all(it["$patch"] == "delete" for it in patches.values() if "$patch" in it)
+        _, replaced = patches.pop("ClusterRoleBinding")
+        group = {"apiGroup": "rbac.authorization.k8s.io", "kind": "Group", "name": "dag-monitor"}
+        assert (replaced["path"], replaced["value"]) == ("/subjects", [group])
+        # The group that the guide has people put into an access entry.
+        assert "--kubernetes-groups dag-monitor" in (self.FOLDER / "README.md").read_text()
+
     def test_everything_in_base_is_applied(self):
         listed = set(yaml_parse((self.FOLDER / "base/kustomization.yaml").read_text())["resources"])
         assert listed == {it.name for it in (self.FOLDER / "base").iterdir()} - {"kustomization.yaml"}
 
 
+CONTEXT = {
+    "Id": "arn:aws:states:eu-central-1:123456789012:execution:monitor:run-1",
+    "Name": "run-1",
+    "StartTime": "2026-11-23T19:00:00.000Z",
+}
+
+
+def evaluated(template, state_input, execution_input):
+    """A field of a state, as Step Functions makes it: its expressions worked out, the rest as it is."""
+    if isinstance(template, dict):
+        return {key: evaluated(it, state_input, execution_input) for key, it in template.items()}
+    if isinstance(template, list):
+        return [evaluated(it, state_input, execution_input) for it in template]
+    if not (isinstance(template, str) and template.startswith("{%") and template.endswith("%}")):
+        return template
+    expression = jsonata.Jsonata.jsonata(template[2:-2].strip())
+    # Step Functions' own, in place of `$eval`.
+    expression.register_lambda("parse", json.loads)
+    context = {"Execution": {**CONTEXT, "Input": execution_input}}
+    return expression.evaluate(None, {"states": {"input": state_input, "context": context}})
+
+
+def mark(execution_input) -> dict:
+    """What DynamoDB is asked to do for a deployment that was started with this input and could not be judged."""
+    failed = {"reason": "MonitorError", "error": "Internal", "cause": '{"errorMessage": "it broke"}'}
+    explained = evaluated(STATES["Explain"]["Output"], failed, execution_input)
+    text = json.dumps(STATES["Mark"]["Arguments"])
+    for name, value in {"DeploymentsTable": "t", "DeployMonitorTimeoutSecs": 300, "RecordTtlDays": 90}.items():
+        text = text.replace("${" + name + "}", str(value))
+    return evaluated(json.loads(text), explained, execution_input)
+
+
+def written_by(arguments: dict) -> set[str]:
+    """The attributes that an UpdateItem sets."""
+    update = arguments["UpdateExpression"]
+    for alias, name in arguments["ExpressionAttributeNames"].items():
+        update = update.replace(alias, name)
+    return set(re.findall(r"(\w+) = ", update))
+
+
+def variables_read(function: str) -> set[str]:
+    """The names in the part of the configuration that is this function's, without those that Lambda gives."""
+    source = rust("shared/aws/src/config.rs").split("#[cfg(test)]")[0]
+    kind = {"CheckFunction": "CheckConfig", "RegisterFunction": "RegisterConfig"}[function]
+    read = re.search(rf"^impl {kind} \{{\n(.*?)^\}}", source, re.M | re.S)[1]
+    helpers = re.search(r"^impl Variables<'_> \{\n(.*?)^\}", source, re.M | re.S)[1]
+    bodies = dict(re.findall(r"^    fn (\w+)\(.*?\{\n(.*?)^    \}", helpers, re.M | re.S))
+    for name in re.findall(r"variables\.(\w+)\(", read):
+        read += bodies[name]
+    return {it for it in re.findall(r'"([A-Z][A-Z_]+)"', read)
+            if not it.startswith("AWS_") and it not in ("TRACE", "DEBUG", "INFO", "WARN", "ERROR", "FATAL")}
+
+
+def camel(name: str) -> str:
+    return re.sub(r"_(\w)", lambda it: it[1].upper(), name)
+
+
+def resources(statement: dict) -> list:
+    it = statement["Resource"]
+    return it if isinstance(it, list) else [it]
+
+
 def statements(name: str) -> list[dict]:
-    """The statements of a role or policy, actions as a list."""
+    """The statements of a role or policy, actions as a list; `If` names the condition of one that has one."""
     properties = RESOURCES[name]["Properties"]
     documents = [it["PolicyDocument"] for it in properties.get("Policies", [])]
     if "PolicyDocument" in properties:
         documents.append(properties["PolicyDocument"])
-    found = [it for document in documents for it in document["Statement"]]
-    return [{**it, "Action": [it["Action"]] if isinstance(it["Action"], str) else it["Action"]} for it in found]
+    found = []
+    for it in (it for document in documents for it in document["Statement"]):
+        if "Fn::If" in it:
+            condition, it, otherwise = it["Fn::If"]
+            assert otherwise == {"Ref": "AWS::NoValue"}
+            it = {**it, "If": condition}
+        found.append({**it, "Action": [it["Action"]] if isinstance(it["Action"], str) else it["Action"]})
+    return found
 
 
 def rust(path: str) -> str:

@@ -1,11 +1,18 @@
 """The simulated cluster: a process that replays recorded timelines over TLS."""
 
+import contextlib
 import json
 import subprocess
 import urllib.request
 from pathlib import Path
 
 FIXTURES = Path(__file__).parents[1] / "fixtures"
+
+# What the ClusterRole of infra/kubernetes gives.
+GUIDE = (
+    {"apiGroups": [""], "resources": ["secrets"], "verbs": ["list"]},
+    {"apiGroups": ["helm.toolkit.fluxcd.io"], "resources": ["helmreleases"], "verbs": ["get"]},
+)
 
 
 class SimulatedCluster:
@@ -22,6 +29,8 @@ class SimulatedCluster:
         ready = json.loads(line)
         self.api_url: str = ready["apiUrl"]
         self.ca_cert: str = ready["caCert"]
+        # Of the CA that issued the certificate of the kind `otherIssuer`.
+        self.other_ca_cert: str = ready["otherCaCert"]
         self.token: str = ready["token"]
         self._control: str = ready["controlUrl"].rstrip("/")
 
@@ -34,6 +43,23 @@ class SimulatedCluster:
     def accept(self, *tokens: str):
         """From now on these tokens are let in, and no other."""
         self._call("POST", "/tokens", {"accept": list(tokens)})
+
+    def show(self, kind: str):
+        """From now on it has another certificate: `good`, `expired`, `wrongName` or `otherIssuer`."""
+        self._call("POST", "/certificate", {"kind": kind})
+
+    def allow(self, *rules: dict):
+        """From now on the account may do this, and nothing else; without any, what the guide gives it."""
+        self._call("POST", "/rules", {"rules": list(rules or GUIDE)})
+
+    @contextlib.contextmanager
+    def fault(self, fault):
+        """Something is wrong with it, for a while."""
+        self._call("POST", "/faults", {"fault": fault})
+        try:
+            yield
+        finally:
+            self._call("DELETE", "/faults")
 
     def requests(self, release: str) -> list[dict]:
         """What was asked about a release."""

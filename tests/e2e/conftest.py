@@ -1,7 +1,8 @@
-"""One emulator, one stack and three simulated clusters for all tests; deployments that run side by side."""
+"""One emulator, one stack and a few simulated clusters for all tests; deployments that run side by side."""
 
 import json
 import os
+import time
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -46,10 +47,10 @@ def deployer(stack) -> Credentials:
 
 @pytest.fixture(scope="session")
 def clusters(directory):
-    """Three, so that one of two can fail and one can change its token."""
+    """So many that one of two can fail, that one can change its token and its CA, and that one can be odd."""
     started = []
     try:
-        for name in ("eu", "us", "rotating"):
+        for name in ("eu", "us", "rotating", "odd"):
             started.append((name, SimulatedCluster(os.environ["E2E_SIMULATED_CLUSTER"], directory / f"{name}.log")))
         yield dict(started)
     finally:
@@ -61,12 +62,32 @@ def clusters(directory):
 def registered(stack, operator, clusters) -> dict[str, Answer]:
     """The clusters, registered over signed HTTP as `Sim eu` and so on; what was answered."""
     answers = {}
-    for name, it in clusters.items():
-        answers[name] = stack.request("POST", "/clusters", {
-            "name": f"Sim {name}", "apiUrl": it.api_url, "serviceAccountToken": it.token, "caCert": it.ca_cert,
-        }, operator)
+    for name in ("eu", "us", "rotating"):
+        answers[name] = stack.request("POST", "/clusters", cluster_body(f"Sim {name}", clusters[name]), operator)
         assert answers[name].status == 201, answers[name]
     return answers
+
+
+def cluster_body(name: str, cluster: SimulatedCluster, **more) -> dict:
+    """What registers a simulated cluster."""
+    return {"name": name, "apiUrl": cluster.api_url, "serviceAccountToken": cluster.token, "caCert": cluster.ca_cert,
+            **more}
+
+
+def seen_on(cluster: SimulatedCluster, release: str, count: int = 1, timeout: float = 60):
+    """Waits until a cluster has answered about a release, this many times."""
+    deadline = time.monotonic() + timeout
+    while len([it for it in cluster.requests(release) if it["status"] == 200]) < count:
+        assert time.monotonic() < deadline, f"nobody asks about {release}"
+        time.sleep(0.2)
+
+
+def until_stored(stack: Stack, deployment_id: str, timeout: float = 60):
+    """Waits for the first tick's item."""
+    deadline = time.monotonic() + timeout
+    while stack.item(deployment_id) is None:
+        assert time.monotonic() < deadline, f"no item of {deployment_id}"
+        time.sleep(0.2)
 
 
 @dataclass

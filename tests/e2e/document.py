@@ -23,6 +23,11 @@ def routes() -> list[tuple[str, str]]:
     return [(method.upper(), path) for path, item in DOCUMENT["paths"].items() for method in item]
 
 
+def filled(path: str) -> str:
+    """A route's path with names that nothing has."""
+    return re.sub(r"\{\w+\}", "nobody", path)
+
+
 class Document:
     """Knows for each route which answers there are."""
 

@@ -38,6 +38,8 @@ class Emulator:
             "AWS_SECRET_ACCESS_KEY": ROOT_SECRET,
             "AWS_ENDPOINT_URL": self.url,
             "IOT_MTLS_ENABLED": "false",
+            # Nobody listens there: whether this machine has Docker makes no difference.
+            "DOCKER_HOST": "tcp://127.0.0.1:9",
             # An invocation that fails is tried again as on AWS, only sooner.
             "LAMBDA_ASYNC_RETRY_BASE_SECONDS": "1",
         }

@@ -21,6 +21,13 @@ from emulator import ACCOUNT, REGION, ROOT_KEY, ROOT_SECRET, Emulator
 
 NAME = "e2e"
 
+# Beside the defaults. The simulated clusters are on loopback, which is refused where nobody allows it by name.
+PARAMETERS = {
+    "AllowedApiServerCidrs": "127.0.0.1/32",
+    "EksClusterArns": f"arn:aws:eks:{REGION}:{ACCOUNT}:cluster/e2e-*",
+    "EksRoleArns": f"arn:aws:iam::{ACCOUNT}:role/e2e-far",
+}
+
 
 @dataclass(frozen=True)
 class Answer:
@@ -39,17 +46,8 @@ class Stack:
     """`sam deploy` to the emulator, and what a test wants to know of it."""
 
     def __init__(self, emulator: Emulator, template: str, log: Path):
-        self._emulator = emulator
-        done = subprocess.run(
-            ["sam", "deploy", "--template-file", template, "--stack-name", NAME, "--region", REGION,
-             "--resolve-s3", "--capabilities", "CAPABILITY_IAM", "--no-confirm-changeset",
-             # The simulated clusters are on loopback, which is refused where nobody allows it by name.
-             "--parameter-overrides", "AllowedApiServerCidrs=127.0.0.1/32"],
-            env=emulator.environment, cwd=log.parent, stdin=subprocess.DEVNULL, capture_output=True, text=True,
-        )
-        log.write_text(done.stdout + done.stderr)
-        if done.returncode:
-            raise RuntimeError(f"sam deploy failed:\n{done.stdout}{done.stderr}")
+        self._emulator, self._template, self._log = emulator, template, log
+        self.deploy()
         stacks = self.client("cloudformation").describe_stacks(StackName=NAME)["Stacks"]
         self.outputs = {it["OutputKey"]: it["OutputValue"] for it in stacks[0]["Outputs"]}
         self.api_id = urlsplit(self.outputs["ApiUrl"]).hostname.split(".")[0]
@@ -59,6 +57,27 @@ class Stack:
         # Every token that was given to the API, and every answer: no test has to remember what must stay secret.
         self.tokens: set[str] = set()
         self.answers: list[str] = []
+
+    def deploy(self, **changed: str):
+        """`sam deploy`, the first time and with other parameters."""
+        parameters = [f"{name}={value}" for name, value in {**PARAMETERS, **changed}.items()]
+        done = subprocess.run(
+            ["sam", "deploy", "--template-file", self._template, "--stack-name", NAME, "--region", REGION,
+             "--resolve-s3", "--capabilities", "CAPABILITY_IAM", "--no-confirm-changeset",
+             "--parameter-overrides", *parameters],
+            env=self._emulator.environment, cwd=self._log.parent, stdin=subprocess.DEVNULL, capture_output=True,
+            text=True,
+        )
+        with self._log.open("a") as log:
+            log.write(done.stdout + done.stderr)
+        if done.returncode:
+            raise RuntimeError(f"sam deploy failed:\n{done.stdout}{done.stderr}")
+
+    def resources(self, kind: str) -> dict[str, str]:
+        """The stack's resources of a type: physical ids by logical ones."""
+        pages = self.client("cloudformation").get_paginator("list_stack_resources").paginate(StackName=NAME)
+        return {it["LogicalResourceId"]: it["PhysicalResourceId"]
+                for page in pages for it in page["StackResourceSummaries"] if it["ResourceType"] == kind}
 
     def client(self, service: str, credentials: Credentials | None = None):
         """A client of an AWS service, as the account's root unless said otherwise."""
@@ -79,8 +98,14 @@ class Stack:
         key = iam.create_access_key(UserName=name)["AccessKey"]
         return Credentials(key["AccessKeyId"], key["SecretAccessKey"])
 
+    def user_with(self, name: str, policy_arn: str) -> Credentials:
+        """A user with one managed policy."""
+        credentials = self.user(name)
+        self.client("iam").attach_user_policy(UserName=name, PolicyArn=policy_arn)
+        return credentials
+
     def operator(self) -> Credentials:
-        """Registers clusters, and can do nothing else."""
+        """May call every route, and can do nothing else."""
         return self.user("operator", {
             "Action": "execute-api:Invoke",
             "Resource": f"arn:aws:execute-api:{REGION}:{ACCOUNT}:{self.api_id}/v1/*",
@@ -123,11 +148,11 @@ class Stack:
         ).get("Item")
         return plain(item) if item else None
 
-    def registry_row(self, cluster: str) -> dict | None:
-        """What stands in the registry of a cluster."""
+    def registry_row(self, cluster: str, kind: str = "cluster") -> dict | None:
+        """What stands in the registry of a cluster, or of another kind."""
         item = self.client("dynamodb").get_item(
             TableName=self.outputs["RegistryTableName"], ConsistentRead=True,
-            Key={"kind": {"S": "cluster"}, "id": {"S": cluster}},
+            Key={"kind": {"S": kind}, "id": {"S": cluster}},
         ).get("Item")
         return plain(item) if item else None
 
@@ -140,6 +165,28 @@ class Stack:
         """Of all secrets there are."""
         pages = self.client("secretsmanager").get_paginator("list_secrets").paginate()
         return [it["Name"] for page in pages for it in page["SecretList"]]
+
+    def executions(self) -> list[str]:
+        """The names of all executions there have been."""
+        pages = self.client("stepfunctions").get_paginator("list_executions").paginate(
+            stateMachineArn=self.outputs["StateMachineArn"])
+        return [it["name"] for page in pages for it in page["executions"]]
+
+    def execution(self, name: str) -> "Execution":
+        """An execution by its name."""
+        return Execution(self, self.outputs["StateMachineArn"].replace(":stateMachine:", ":execution:") + f":{name}")
+
+    def invoke(self, output: str, event) -> tuple[object, bool]:
+        """Calls a function itself, with what it gets; its answer, and whether that is an error."""
+        payload = event if isinstance(event, bytes) else json.dumps(event)
+        answer = self.client("lambda").invoke(FunctionName=self.outputs[output], Payload=payload)
+        return json.loads(answer["Payload"].read() or b"null"), "FunctionError" in answer
+
+    def logged(self, output: str) -> list[str]:
+        """Every line in a function's log."""
+        group = self.function(output)["LoggingConfig"]["LogGroup"]
+        pages = self.client("logs").get_paginator("filter_log_events").paginate(logGroupName=group)
+        return [it["message"] for page in pages for it in page["events"]]
 
     def function(self, output: str) -> dict:
         """The configuration of a function, by the output that names it."""
@@ -213,18 +260,25 @@ class Events:
         })})
         bus, events = stack.outputs["EventBusName"], stack.client("events")
         events.put_rule(Name="finished", EventBusName=bus, EventPattern=json.dumps(
-            {"source": ["dag-monitor"], "detail-type": ["Deployment Finished"]}))
+            {"source": ["dag-monitor"], "detail-type": ["Deployment Finished", "Cluster Needs Attention"]}))
         events.put_targets(Rule="finished", EventBusName=bus, Targets=[{"Id": "queue", "Arn": arn}])
 
     def of(self, deployment_id: str, timeout: float = 30) -> list[dict]:
         """The details of the events about a deployment, at least one. They may come more than once."""
+        return self._about("Deployment Finished", "deploymentId", deployment_id, timeout)
+
+    def about_cluster(self, cluster: str, timeout: float = 30) -> list[dict]:
+        """The details of the events that a cluster needs attention, at least one."""
+        return self._about("Cluster Needs Attention", "cluster", cluster, timeout)
+
+    def _about(self, kind: str, field: str, value: str, timeout: float) -> list[dict]:
         deadline = time.monotonic() + timeout
         while True:
             self._receive()
-            found = [it["detail"] for it in self.seen if it["detail"]["deploymentId"] == deployment_id]
+            found = [it["detail"] for it in self.seen if it["detail-type"] == kind and it["detail"][field] == value]
             if found:
                 return found
-            assert time.monotonic() < deadline, f"no event about {deployment_id}"
+            assert time.monotonic() < deadline, f"no {kind} about {value}"
 
     def _receive(self):
         while True:

@@ -27,4 +27,4 @@ def test_the_adapters_keep_the_contracts(open_emulator):
     )
     assert done.returncode == 0, done.stdout + done.stderr
     assert "not run" not in done.stderr
-    assert "4 passed" in done.stdout
+    assert "7 passed" in done.stdout

@@ -1,11 +1,11 @@
-"""The registration API over HTTP, and what it leaves in the stores."""
+"""The API over HTTP: its routes, clusters, and what they leave in the stores."""
 
 import json
 import urllib.parse
 
 import pytest
 from botocore.credentials import Credentials
-from document import routes
+from document import DOCUMENT, filled, routes
 
 TOKEN = "a-token-that-must-stay-secret"
 
@@ -13,9 +13,13 @@ TOKEN = "a-token-that-must-stay-secret"
 @pytest.fixture(scope="module")
 def shop(stack, operator):
     """A cluster that nobody asks: its address is no machine's."""
-    answer = stack.request("POST", "/clusters", cluster("Shop"), operator)
+    answer = stack.request("POST", "/clusters?probe=false", cluster("Shop"), operator)
     assert answer.status == 201, answer
     return answer
+
+
+def pointers(answer) -> list[str]:
+    return [it["pointer"] for it in answer.json["errors"]]
 
 
 def cluster(name: str, **more) -> dict:
@@ -24,7 +28,7 @@ def cluster(name: str, **more) -> dict:
 
 @pytest.mark.parametrize(("method", "path"), routes())
 def test_every_route_refuses_an_unsigned_call(stack, operator, method, path):
-    path = path.replace("{id}", "nobody")
+    path = filled(path)
     body = {} if method in ("POST", "PUT") else None
 
     assert stack.request(method, path, body).status == 403
@@ -38,7 +42,23 @@ def test_every_route_refuses_an_unsigned_call(stack, operator, method, path):
 def test_a_signature_alone_is_not_enough(stack, deployer, method, path):
     """IAM lets in who may call the API, not everybody with an account."""
     body = {} if method in ("POST", "PUT") else None
-    assert stack.request(method, path.replace("{id}", "nobody"), body, deployer).status == 403
+    assert stack.request(method, filled(path), body, deployer).status == 403
+
+
+def test_the_document_is_served(stack, operator):
+    """As it stands in infra/openapi.yaml, without what is for API Gateway alone."""
+    served = stack.request("GET", "/openapi.json", credentials=operator)
+    assert (served.status, served.headers["content-type"]) == (200, "application/json")
+    assert served.json == without_gateway(DOCUMENT)
+    assert served.json["openapi"] == "3.0.3" and "x-amazon" not in served.text and "Fn::" not in served.text
+
+
+def without_gateway(it):
+    if isinstance(it, list):
+        return [without_gateway(each) for each in it]
+    if not isinstance(it, dict):
+        return it
+    return {key: without_gateway(value) for key, value in it.items() if not key.startswith("x-amazon-apigateway-")}
 
 
 def test_a_cluster_is_registered(stack, clusters, registered):
@@ -46,7 +66,7 @@ def test_a_cluster_is_registered(stack, clusters, registered):
     shown = answer.json
     assert (shown["id"], shown["name"], shown["apiUrl"]) == ("sim-eu", "Sim eu", clusters["eu"].api_url)
     assert shown["caCert"]["sha256Fingerprint"] and shown["caCert"]["notAfter"]
-    assert set(shown["token"]) == {"expiresAt"}
+    assert shown["token"] == {"issuer": None, "subject": None, "expiresAt": None}
     assert clusters["eu"].token not in answer.text
 
 
@@ -55,13 +75,14 @@ def test_a_cluster_stands_in_one_secret_and_one_row(stack, clusters, registered)
     eu, shown = clusters["eu"], registered["eu"].json
     assert [it for it in stack.secret_names() if "sim-eu" in it] == ["e2e/clusters/sim-eu/credentials"]
     assert json.loads(stack.secret("sim-eu")) == {
-        "id": "sim-eu", "apiUrl": eu.api_url, "token": eu.token, "caCert": eu.ca_cert,
+        "id": "sim-eu", "apiUrl": eu.api_url, "token": eu.token, "caCert": eu.ca_cert, "namespaces": [],
     }
 
     row = stack.registry_row("sim-eu")
     assert row.pop("nonce")
+    assert row.pop("lastProbe")
     assert row == {
-        "kind": "cluster", "id": "sim-eu", "name": "Sim eu", "apiUrl": eu.api_url, "state": "active",
+        "kind": "cluster", "id": "sim-eu", "name": "Sim eu", "apiUrl": eu.api_url, "state": "active", "namespaces": [],
         "caFingerprint": shown["caCert"]["sha256Fingerprint"], "caNotAfter": shown["caCert"]["notAfter"],
         "createdAt": shown["createdAt"], "updatedAt": shown["updatedAt"],
     }
@@ -69,8 +90,9 @@ def test_a_cluster_stands_in_one_secret_and_one_row(stack, clusters, registered)
 
 def test_a_cluster_is_shown(stack, operator, shop):
     shown = stack.request("GET", "/clusters/shop", credentials=operator)
-    assert (shown.status, shown.json) == (200, shop.json)
-    assert shop.json["caCert"] is None
+    registered = {key: value for key, value in shop.json.items() if key != "warnings"}
+    assert (shown.status, shown.json) == (200, registered)
+    assert (registered["caCert"], registered["lastProbe"], registered["state"]) == (None, None, "active")
 
 
 def test_clusters_are_listed_a_page_at_a_time(stack, operator, registered, shop):
@@ -121,11 +143,14 @@ def test_an_unknown_cluster_is_not_found(stack, operator, method):
 def test_a_new_address_needs_the_token(stack, operator, shop):
     """Nothing stored is ever sent to a new destination."""
     elsewhere = {"apiUrl": "https://elsewhere.example.com"}
-    refused = stack.request("PUT", "/clusters/shop", elsewhere, operator)
-    assert refused.status == 422
+    for query in ("", "?probe=false"):
+        refused = stack.request("PUT", f"/clusters/shop{query}", elsewhere, operator)
+        assert (refused.status, pointers(refused)) == (422, ["/serviceAccountToken"]), refused
+    refused = stack.request("PUT", "/clusters/shop?probe=false", {"tlsServerName": "elsewhere"}, operator)
+    assert (refused.status, pointers(refused)) == (422, ["/serviceAccountToken"]), refused
     assert "elsewhere" not in stack.secret("shop")
 
-    changed = stack.request("PUT", "/clusters/shop", {**elsewhere, "serviceAccountToken": TOKEN + "-2"}, operator)
+    changed = stack.request("PUT", "/clusters/shop?probe=false", {**elsewhere, "serviceAccountToken": TOKEN + "-2"}, operator)
     assert (changed.status, changed.json["apiUrl"]) == (200, "https://elsewhere.example.com")
     assert "elsewhere" in stack.secret("shop") and TOKEN + "-2" in stack.secret("shop")
     assert changed.json["createdAt"] == shop.json["createdAt"]
@@ -133,13 +158,14 @@ def test_a_new_address_needs_the_token(stack, operator, shop):
 
 def test_a_deleted_cluster_can_be_registered_again(stack, operator):
     """Although its secret is still in the recovery window."""
-    assert stack.request("POST", "/clusters", cluster("Short lived"), operator).status == 201
+    assert stack.request("POST", "/clusters?probe=false", cluster("Short lived"), operator).status == 201
     assert stack.request("DELETE", "/clusters/short-lived", credentials=operator).status == 204
     assert stack.request("GET", "/clusters/short-lived", credentials=operator).status == 404
     described = stack.client("secretsmanager").describe_secret(SecretId="e2e/clusters/short-lived/credentials")
     assert described["DeletedDate"]
 
-    again = stack.request("POST", "/clusters", {**cluster("Short lived"), "serviceAccountToken": "another-token-than-before"}, operator)
+    again = stack.request("POST", "/clusters?probe=false", {
+        **cluster("Short lived"), "serviceAccountToken": "another-token-than-before"}, operator)
 
     assert again.status == 201
     assert "another-token-than-before" in stack.secret("short-lived")

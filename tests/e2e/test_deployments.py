@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 
 import pytest
+from conftest import seen_on, until_stored
 
 
 @dataclass(frozen=True)
@@ -64,14 +65,6 @@ def deployments(stack, events, registered, clusters, start):
     return {it.id: start(it.request(clusters), f"run-of-{it.id}") for it in CASES}
 
 
-def seen_on(cluster, release: str, count: int = 1, timeout: float = 60):
-    """Waits until a cluster has answered about a release, this many times."""
-    deadline = time.monotonic() + timeout
-    while len([it for it in cluster.requests(release) if it["status"] == 200]) < count:
-        assert time.monotonic() < deadline, f"nobody asks about {release}"
-        time.sleep(0.2)
-
-
 def test_one_stopped_by_hand_is_closed(deployments, stack, clusters, events, start):
     """No state of the machine runs any more: the rule on its end has the check function close the item."""
     case = Case("stopped", "flux", (("eu", "flux/waits-for-dependency"),), "failed", "")
@@ -105,8 +98,8 @@ def test_another_execution_with_the_same_id_is_refused(deployments, stack, start
     assert stack.item(first.id)["status"] == "pending"
 
 
-def test_a_token_may_change_between_two_polls(deployments, stack, operator, clusters, start):
-    """The deployment goes on with the new one, and the old one is not needed any more."""
+def test_token_and_ca_may_change_between_two_polls(deployments, stack, operator, clusters, start):
+    """In one request. The deployment goes on with the new ones, and the old ones are not needed any more."""
     cluster = clusters["rotating"]
     pushed = cluster.play("flux/chart-upgrade", "rotation", push_in_ms=12_000)
     deployment = start({
@@ -116,13 +109,20 @@ def test_a_token_may_change_between_two_polls(deployments, stack, operator, clus
     seen_on(cluster, "rotation")
 
     cluster.accept("token-after-rotation")
-    changed = stack.request(
-        "PUT", "/clusters/sim-rotating", {"serviceAccountToken": "token-after-rotation"}, operator)
+    cluster.show("otherIssuer")
+    # What is stored does not let us in any more, neither by the certificate nor by the token.
+    for half, reason in (({"serviceAccountToken": "token-after-rotation"}, "CertificateNotTrusted"),
+                         ({"serviceAccountToken": cluster.token, "caCert": cluster.other_ca_cert}, "Unauthorized")):
+        refused = stack.request("PUT", "/clusters/sim-rotating", half, operator)
+        assert (refused.status, refused.json["reason"]) == (422, reason), refused
+    changed = stack.request("PUT", "/clusters/sim-rotating", {
+        "serviceAccountToken": "token-after-rotation", "caCert": cluster.other_ca_cert}, operator)
 
-    assert changed.status == 200
+    assert changed.status == 200, changed
+    assert changed.json["lastProbe"]["ok"]
     assert "token-after-rotation" not in changed.text
-    assert "token-after-rotation" in stack.secret("sim-rotating")
-    assert cluster.token not in stack.secret("sim-rotating")
+    kept = json.loads(stack.secret("sim-rotating"))
+    assert (kept["token"], kept["caCert"]) == ("token-after-rotation", cluster.other_ca_cert)
     before = len([it for it in cluster.requests("rotation") if it["status"] == 200])
     assert deployment.execution.wait()["status"] == "SUCCEEDED"
     seen_on(cluster, "rotation", before + 1)
@@ -263,11 +263,3 @@ def test_no_ending_was_left_behind(deployments, stack):
     attributes = stack.client("sqs").get_queue_attributes(
         QueueUrl=stack.outputs["UnclosedQueueUrl"], AttributeNames=["ApproximateNumberOfMessages"])
     assert attributes["Attributes"]["ApproximateNumberOfMessages"] == "0"
-
-
-def until_stored(stack, deployment_id: str, timeout: float = 60):
-    """Waits for the first tick's item."""
-    deadline = time.monotonic() + timeout
-    while stack.item(deployment_id) is None:
-        assert time.monotonic() < deadline, f"no item of {deployment_id}"
-        time.sleep(0.2)

@@ -3,13 +3,17 @@
 import json
 import time
 from base64 import b64encode, urlsafe_b64encode
+from pathlib import Path
 
 import pytest
+from conftest import cluster_body
+
+EVENT = (Path(__file__).parents[2] / "infra/events/scheduled-probe.json").read_bytes()
 
 
 @pytest.fixture(scope="module")
 def everything_is_logged(stack, operator, clusters, registered, events, start):
-    """A registration, a refusal and a deployment with both functions at the most talkative level."""
+    """Registrations, probes, refusals, deployments and a daily probe, both functions at the most talkative level."""
     cluster = clusters["eu"]
     with (stack.variables("RegisterFunctionName", RUST_LOG="trace"),
           stack.variables("CheckFunctionName", RUST_LOG="trace")):
@@ -18,12 +22,30 @@ def everything_is_logged(stack, operator, clusters, registered, events, start):
         assert stack.request("POST", "/clusters", body, operator).status == 201
         assert stack.request("POST", "/clusters", {**body, "caCert": "nonsense"}, operator).status == 422
         wrong = {"serviceAccountToken": "a-token-that-the-cluster-refuses"}
-        assert stack.request("PUT", "/clusters/traced", wrong, operator).status == 200
+        assert stack.request("PUT", "/clusters/traced", wrong, operator).status == 422
+        for fault in ("html", "wrongKind", "truncated", "brokenJson", "reset", {"status": {"code": 500}}):
+            with clusters["odd"].fault(fault):
+                failing = cluster_body("Never there", clusters["odd"])
+                assert stack.request("POST", "/clusters", failing, operator).status in (422, 503)
+        # A JWT of which the claims are shown; nobody signed it.
+        claims = {"iss": "https://issuer.example.com", "sub": "system:serviceaccount:dag-monitor:dag-monitor",
+                  "exp": int(time.time()) + 86_400}
+        jwt = ".".join(urlsafe_b64encode(it.encode()).decode().rstrip("=") for it in (
+            '{"alg":"RS256"}', json.dumps(claims), "a signature that must stay secret as well"))
+        shown = stack.request(
+            "POST", "/clusters?probe=false", {**body, "name": "Traced JWT", "serviceAccountToken": jwt}, operator)
+        assert shown.json["token"]["subject"] == claims["sub"] and any("expires" in it for it in shown.json["warnings"])
+        assert stack.request("PUT", "/clusters/traced?probe=false", wrong, operator).status == 200
+        probed, failed = stack.invoke("RegisterFunctionName", EVENT)
+        assert not failed and probed["attention"] >= 1, probed
+        events.about_cluster("traced-jwt")
+        assert stack.request("PUT", "/apps/traced/environments/traced-environment", {
+            "helmType": "flux", "targets": [{"cluster": "traced", "namespace": "e2e", "release": "traced"}],
+        }, operator).status == 201
         pushed = cluster.play("flux/chart-upgrade", "traced", push_in_ms=3000)
-        deployment = start({
-            "deploymentId": "traced", "helmType": "flux", "pushedAt": pushed, "timeoutSecs": 120,
-            "targets": [{"cluster": "traced", "namespace": "e2e", "release": "traced"}],
-        }, "run-of-traced")
+        request = {"deploymentId": "traced", "app": "traced", "environment": "traced-environment",
+                   "pushedAt": pushed, "timeoutSecs": 120}
+        deployment = start(request, "run-of-traced")
         deadline = time.monotonic() + 60
         while not [it for it in cluster.requests("traced") if it["status"] == 401]:
             assert time.monotonic() < deadline, "the cluster has refused nobody"
@@ -32,6 +54,9 @@ def everything_is_logged(stack, operator, clusters, registered, events, start):
             "PUT", "/clusters/traced", {"serviceAccountToken": cluster.token}, operator).status == 200
         assert deployment.execution.wait()["status"] == "SUCCEEDED"
         events.of("traced")
+        assert stack.request("POST", "/deployments", request, operator).status == 202
+        assert stack.request(
+            "GET", "/deployments?app=traced&environment=traced-environment", credentials=operator).status == 200
 
 
 def forms(token: str):
@@ -65,6 +90,13 @@ def places(stack, emulator, events):
             for part in states.get_paginator("get_execution_history").paginate(executionArn=execution["executionArn"]):
                 yield execution["name"], json.dumps(part["events"], default=str)
 
+    for page in stack.client("cloudwatch").get_paginator("list_metrics").paginate():
+        yield "metrics", json.dumps(page["Metrics"])
+    # What was left in a queue, which is a whole event: a request of the API's holds a token.
+    for url in stack.client("sqs").list_queues().get("QueueUrls", []):
+        messages = stack.client("sqs").receive_message(QueueUrl=url, MaxNumberOfMessages=10, VisibilityTimeout=0)
+        yield url, json.dumps(messages.get("Messages", []))
+
     yield "events", json.dumps(events.seen)
     yield "answers", "\n".join(stack.answers)
     for name in stack.secret_names():
@@ -75,12 +107,15 @@ def places(stack, emulator, events):
 
 def test_no_token_is_anywhere_but_in_its_secret(everything_is_logged, stack, emulator, events, clusters):
     tokens = stack.tokens | {it.token for it in clusters.values()}
-    assert len(tokens) >= 4 and all(len(it) > 15 for it in tokens)
+    # A signature is what makes a token one.
+    tokens |= {it.rsplit(".", 1)[1] for it in tokens if it.count(".") == 2}
+    assert len(tokens) >= 10 and all(len(it) > 15 for it in tokens)
     # That nothing is found says something only where everything is there to be searched: what each place must have.
     groups = [stack.function(it)["LoggingConfig"]["LogGroup"] for it in ("CheckFunctionName", "RegisterFunctionName")]
     known = {
-        groups[0]: "HelmRelease e2e/traced", groups[1]: "registered", "events": "traced", "answers": "Traced",
-        "run-of-traced": "traced", stack.outputs["RegistryTableName"]: "Traced",
+        groups[0]: "HelmRelease e2e/traced", groups[1]: "CloudWatchMetrics", "answers": "lastProbe",
+        "events": "Cluster Needs Attention",
+        "run-of-traced": "traced", stack.outputs["RegistryTableName"]: "traced-environment",
         stack.outputs["DeploymentsTableName"]: "traced", "log": "ministack",
     }
     seen = dict.fromkeys(known, "")

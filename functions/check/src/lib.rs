@@ -94,6 +94,8 @@ struct Detail {
     input: Option<String>,
     #[serde(default)]
     error: Option<String>,
+    #[serde(default)]
+    cause: Option<String>,
 }
 
 async fn close(checker: &Checker, event: Value) -> Result<Option<Answer>, CheckError> {
@@ -114,6 +116,7 @@ async fn close(checker: &Checker, event: Value) -> Result<Option<Answer>, CheckE
         deployment_id,
         status: detail.status,
         error: detail.error,
+        cause: detail.cause,
     };
     let closed = checker.close(&ended).await?;
     tracing::info!(

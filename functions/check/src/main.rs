@@ -17,10 +17,14 @@ async fn main() -> Result<(), Error> {
     aws::logging::init(&config.log);
     let aws = Aws::new(&config.access);
     let policy = AddressPolicy::parse(config.allowed_api_server_cidrs.as_deref().unwrap_or_default())?;
+    let registry = Arc::new(aws.registry(&config.registry_table));
     let ports = CheckPorts {
         deployments: Arc::new(aws.deployments(&config.deployments_table)),
-        registry: Arc::new(aws.registry(&config.registry_table)),
-        vault: Arc::new(aws.vault(&config.secret_prefix)),
+        registry: registry.clone(),
+        environments: registry,
+        // It only reads: with which key something is written is not its to know.
+        vault: Arc::new(aws.vault(&config.secret_prefix, None)),
+        eks: Arc::new(aws.eks(&config.eks_role_arns, config.eks_external_id.as_deref())),
         clusters: Arc::new(KubernetesClient::new(policy)?),
         events: Arc::new(aws.events(&config.event_bus)),
         clock: Arc::new(SystemClock),

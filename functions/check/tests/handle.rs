@@ -11,9 +11,10 @@ use monitor::{
     cluster::ClusterRow,
     contract,
     deployment::Deployment,
-    memory::{MemoryDeployments, MemoryEvents, MemoryRegistry, MemoryVault},
+    memory::{MemoryDeployments, MemoryEvents, MemoryRegistry, MemoryVault, NoEks},
     ports::{
-        Clusters, Credentials, Dated, Deployments, Expected, Registry, StoreError, Stored, SystemClock, Vault,
+        Clusters, Credentials, Dated, Deployments, Expected, History, Registry, StoreError, Stored,
+        SystemClock, Vault,
     },
 };
 use serde_json::{Value, json};
@@ -58,21 +59,33 @@ impl Deployments for Faulty {
     async fn update(&self, _: &Deployment) -> Result<Stored, StoreError> {
         Err(self.0())
     }
+
+    async fn history(
+        &self,
+        _: &str,
+        _: &str,
+        _: usize,
+        _: Option<(jiff::Timestamp, &str)>,
+    ) -> Result<History, StoreError> {
+        Err(self.0())
+    }
 }
 
 async fn checker(deployments: Arc<dyn Deployments>) -> (Checker, Arc<MemoryEvents>) {
     let clock = Arc::new(SystemClock);
     let (registry, vault, events) =
-        (MemoryRegistry::default(), MemoryVault::default(), Arc::new(MemoryEvents::default()));
+        (Arc::new(MemoryRegistry::default()), MemoryVault::default(), Arc::new(MemoryEvents::default()));
     for id in ["prod-eu", "prod-us"] {
         let row = ClusterRow { name: id.to_owned(), ..contract::cluster(id, "n") };
         assert_eq!(registry.put(&row, Expected::Absent).await.unwrap(), Stored::Yes);
-        vault.put(id, &contract::credentials("token")).await.unwrap();
+        vault.put(id, &contract::credentials("token").into()).await.unwrap();
     }
     let ports = CheckPorts {
         deployments,
-        registry: Arc::new(registry),
+        registry: registry.clone(),
+        environments: registry,
         vault: Arc::new(vault),
+        eks: Arc::new(NoEks),
         clusters: Arc::new(Empty),
         events: events.clone(),
         clock,

@@ -11,7 +11,7 @@ use monitor::{
     check::{CheckPorts, Checker, Settings},
     cluster::ClusterRow,
     contract,
-    memory::{MemoryDeployments, MemoryEvents, MemoryRegistry, MemoryVault},
+    memory::{MemoryDeployments, MemoryEvents, MemoryRegistry, MemoryVault, NoEks},
     ports::{Credentials, Expected, Registry as _, Stored, SystemClock, Vault as _},
 };
 use secrecy::ExposeSecret as _;
@@ -24,7 +24,7 @@ const TIMEOUT_SECS: u32 = 60;
 const SHORT_TIMEOUT_SECS: u32 = 12;
 
 async fn checker(cluster: &SimulatedCluster) -> Checker {
-    let (registry, vault) = (MemoryRegistry::default(), MemoryVault::default());
+    let (registry, vault) = (Arc::new(MemoryRegistry::default()), MemoryVault::default());
     let row = ClusterRow { name: "recorded".to_owned(), ..contract::cluster("recorded", "n") };
     assert_eq!(registry.put(&row, Expected::Absent).await.unwrap(), Stored::Yes);
     let credentials = Credentials {
@@ -33,11 +33,13 @@ async fn checker(cluster: &SimulatedCluster) -> Checker {
         ca_cert: Some(cluster.ca_pem().to_owned()),
         tls_server_name: None,
     };
-    vault.put("recorded", &credentials).await.unwrap();
+    vault.put("recorded", &credentials.into()).await.unwrap();
     let ports = CheckPorts {
         deployments: Arc::new(MemoryDeployments::default()),
-        registry: Arc::new(registry),
+        registry: registry.clone(),
+        environments: registry,
         vault: Arc::new(vault),
+        eks: Arc::new(NoEks),
         clusters: Arc::new(KubernetesClient::new(AddressPolicy::parse("127.0.0.1/32").unwrap()).unwrap()),
         events: Arc::new(MemoryEvents::default()),
         clock: Arc::new(SystemClock),

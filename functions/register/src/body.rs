@@ -1,14 +1,6 @@
 //! Reading a body: JSON in, fields and everything wrong with them out.
-//!
-//! serde's derive would stop at the first wrong field, lets the last of two equal
-//! keys win where it collects a map, and quotes what it finds. All fields are
-//! strings, so reading them by hand is short, and each value is a `SecretString`
-//! from the moment it leaves the parser: what is a token is known only later.
 
-use std::{
-    collections::{BTreeMap, btree_map::Entry},
-    fmt,
-};
+use std::collections::BTreeMap;
 
 use axum::{
     body::Bytes,
@@ -16,121 +8,217 @@ use axum::{
     http::header,
 };
 use monitor::{
-    register::{Change, NewCluster},
+    register::{Change, NewCluster, NewEks},
     request::Refusal,
 };
 use secrecy::{ExposeSecret, SecretString};
-use serde::de::{Deserialize, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
+use serde_json::Value;
+use zeroize::Zeroize as _;
 
-use crate::problem::{Kind, Problem};
+use crate::{
+    json::{self, Node, Refusals},
+    problem::{Kind, Problem},
+};
 
 /// The longest body: what Secrets Manager can keep, beside which everything else is little.
 pub(crate) const MAX_BODY_BYTES: usize = 64 * 1024;
-
-/// How many fields are refused at once. A body of refusals alone must not come back longer.
-const MAX_REFUSALS: usize = 20;
-
-/// The longest part of an unknown field's name that is shown.
-const MAX_SHOWN_CHARS: usize = 60;
 
 const NAME: &str = "name";
 const API_URL: &str = "apiUrl";
 const TOKEN: &str = "serviceAccountToken";
 const CA_CERT: &str = "caCert";
 const TLS_SERVER_NAME: &str = "tlsServerName";
+const NAMESPACES: &str = "namespaces";
+const AUTH: &str = "auth";
+const EKS: &str = "eks";
+const EKS_CLUSTER_NAME: &str = "clusterName";
+const EKS_REGION: &str = "region";
+const EKS_ROLE_ARN: &str = "roleArn";
 
-/// The fields of a body.
+/// A body that is JSON.
 pub(crate) struct Body {
-    fields: BTreeMap<String, Given>,
-    refusals: Vec<Refusal>,
-}
-
-enum Given {
-    Text(SecretString),
-    Null,
-    /// Something that no field may be.
-    Other(&'static str),
+    top: Node,
+    refusals: Refusals,
 }
 
 impl Body {
-    fn parse(bytes: &[u8]) -> Result<Self, Problem> {
-        if bytes.trim_ascii().is_empty() {
-            return Err(Problem::new(Kind::Malformed, "the body is empty; a JSON object is awaited"));
-        }
-        let Top(top) = serde_json::from_slice(bytes).map_err(|error| {
-            // The parser's own words may quote the body.
-            let what = if error.is_eof() { "ends before it is complete" } else { "is not JSON" };
-            let (line, column) = (error.line(), error.column());
-            Problem::new(Kind::Malformed, format!("the body {what}: line {line}, column {column}"))
-        })?;
-        top.map_err(|kind| Problem::invalid(vec![refusal("", format!("{kind} came; an object is awaited"))]))
-    }
-
     /// A registration, and what is wrong with the body's form.
-    pub(crate) fn new_cluster(mut self) -> (NewCluster, Vec<Refusal>) {
+    ///
+    /// # Errors
+    /// The problem with what is no object.
+    pub(crate) fn new_cluster(self) -> Result<(NewCluster, Vec<Refusal>), Problem> {
+        let mut fields = Fields::of(self)?;
         let new = NewCluster {
-            name: self.text(NAME).as_ref().map(plain),
-            api_url: self.text(API_URL).as_ref().map(plain),
-            service_account_token: self.text(TOKEN),
-            ca_cert: self.optional(CA_CERT).flatten().as_ref().map(plain),
-            tls_server_name: self.optional(TLS_SERVER_NAME).flatten().as_ref().map(plain),
+            name: fields.text(NAME).as_ref().map(plain),
+            api_url: fields.text(API_URL).as_ref().map(plain),
+            service_account_token: fields.text(TOKEN),
+            ca_cert: fields.optional(CA_CERT).flatten().as_ref().map(plain),
+            tls_server_name: fields.optional(TLS_SERVER_NAME).flatten().as_ref().map(plain),
+            namespaces: fields.list(NAMESPACES).flatten(),
+            eks: fields.eks(true),
         };
-        (new, self.rest(&[NAME, API_URL, TOKEN, CA_CERT, TLS_SERVER_NAME]))
+        let known = [NAME, API_URL, TOKEN, CA_CERT, TLS_SERVER_NAME, NAMESPACES, AUTH];
+        Ok((new, fields.end(&known)))
     }
 
     /// A change, and what is wrong with the body's form.
-    pub(crate) fn change(mut self) -> (Change, Vec<Refusal>) {
-        if self.fields.remove(NAME).is_some() {
-            self.refuse(NAME, "the name is fixed; register the cluster anew under another one");
+    ///
+    /// # Errors
+    /// The problem with what is no object.
+    pub(crate) fn change(self) -> Result<(Change, Vec<Refusal>), Problem> {
+        let mut fields = Fields::of(self)?;
+        if fields.take(NAME).is_some() {
+            fields.refuse(NAME, "the name is fixed; register the cluster anew under another one");
         }
         let change = Change {
-            api_url: self.text(API_URL).as_ref().map(plain),
-            service_account_token: self.text(TOKEN),
-            ca_cert: self.optional(CA_CERT).map(|it| it.as_ref().map(plain)),
-            tls_server_name: self.optional(TLS_SERVER_NAME).map(|it| it.as_ref().map(plain)),
+            api_url: fields.text(API_URL).as_ref().map(plain),
+            service_account_token: fields.text(TOKEN),
+            ca_cert: fields.optional(CA_CERT).map(|it| it.as_ref().map(plain)),
+            tls_server_name: fields.optional(TLS_SERVER_NAME).map(|it| it.as_ref().map(plain)),
+            namespaces: fields.list(NAMESPACES),
+            eks: fields.eks(false),
         };
-        (change, self.rest(&[API_URL, TOKEN, CA_CERT, TLS_SERVER_NAME]))
+        let known = [API_URL, TOKEN, CA_CERT, TLS_SERVER_NAME, NAMESPACES, AUTH];
+        Ok((change, fields.end(&known)))
+    }
+
+    /// All of it, where it holds no secret, and which keys came more than once.
+    pub(crate) fn value(self) -> (Value, Vec<Refusal>) {
+        (self.top.into(), self.refusals.into_vec())
+    }
+}
+
+/// The fields of an object that are not yet read.
+struct Fields {
+    at: &'static str,
+    fields: BTreeMap<String, Node>,
+    refusals: Refusals,
+}
+
+impl Fields {
+    fn of(Body { top, refusals }: Body) -> Result<Self, Problem> {
+        match top {
+            Node::Object(fields) => Ok(Self { at: "", fields, refusals }),
+            other => {
+                let detail = format!("{} came; an object is awaited", other.kind());
+                Err(Problem::invalid(vec![Refusal { pointer: String::new(), detail }]))
+            }
+        }
+    }
+
+    fn take(&mut self, field: &str) -> Option<Node> {
+        self.fields.remove(field)
+    }
+
+    fn refuse(&mut self, field: &str, detail: impl Into<String>) {
+        self.refusals.field(self.at, field, detail);
+    }
+
+    fn refuse_kind(&mut self, field: &str, came: &Node, awaited: &str) {
+        self.refuse(field, format!("{} came; {awaited} is awaited", came.kind()));
     }
 
     fn text(&mut self, field: &str) -> Option<SecretString> {
-        let kind = match self.fields.remove(field)? {
-            Given::Text(text) => return Some(text),
-            Given::Null => "null",
-            Given::Other(kind) => kind,
-        };
-        self.refuse(field, format!("{kind} came; a string is awaited"));
-        None
-    }
-
-    fn optional(&mut self, field: &str) -> Option<Option<SecretString>> {
-        match self.fields.remove(field)? {
-            Given::Text(text) => Some(Some(text)),
-            Given::Null => Some(None),
-            Given::Other(kind) => {
-                self.refuse(field, format!("{kind} came; a string or null is awaited"));
+        match self.take(field)? {
+            Node::Text(text) => Some(text),
+            other => {
+                self.refuse_kind(field, &other, "a string");
                 None
             }
         }
     }
 
-    fn rest(mut self, known: &[&str]) -> Vec<Refusal> {
+    fn optional(&mut self, field: &str) -> Option<Option<SecretString>> {
+        match self.take(field)? {
+            Node::Text(text) => Some(Some(text)),
+            Node::Null => Some(None),
+            other => {
+                self.refuse_kind(field, &other, "a string or null");
+                None
+            }
+        }
+    }
+
+    /// A list of strings or `null`.
+    fn list(&mut self, field: &str) -> Option<Option<Vec<String>>> {
+        let items = match self.take(field)? {
+            Node::List(items) => items,
+            Node::Null => return Some(None),
+            other => {
+                self.refuse_kind(field, &other, "a list of strings or null");
+                return None;
+            }
+        };
+        let mut texts = Vec::with_capacity(items.len());
+        let mut whole = true;
+        for (index, item) in items.into_iter().enumerate() {
+            match item {
+                Node::Text(text) => texts.push(plain(&text)),
+                other => {
+                    whole = false;
+                    let detail = format!("{} came; a string is awaited", other.kind());
+                    self.refusals.at(format!("{}/{field}/{index}", self.at), detail);
+                }
+            }
+        }
+        whole.then_some(Some(texts))
+    }
+
+    /// `{"eks": {…}}`. One of a wrong form is given nevertheless, with nothing in it:
+    /// whoever tried it is not told that a token is missing.
+    fn eks(&mut self, nullable: bool) -> Option<NewEks> {
+        let auth = match self.take(AUTH)? {
+            Node::Null if nullable => return None,
+            Node::Object(fields) => fields,
+            Node::Null => {
+                self.refuse(
+                    AUTH,
+                    "null came; an object is awaited. To enter by a token give apiUrl and serviceAccountToken",
+                );
+                return Some(NewEks::default());
+            }
+            other => {
+                self.refuse_kind(AUTH, &other, "an object");
+                return Some(NewEks::default());
+            }
+        };
+        let refusals = std::mem::take(&mut self.refusals);
+        let mut auth = Self { at: "/auth", fields: auth, refusals };
+        let eks = auth.take(EKS);
+        auth.rest(&[EKS]);
+        self.refusals = auth.refusals;
+        let fields = match eks {
+            Some(Node::Object(fields)) => fields,
+            other => {
+                let came = other.map_or("is missing".to_owned(), |it| format!("{} came", it.kind()));
+                let detail = format!("{came}; an object with {EKS_CLUSTER_NAME} and {EKS_REGION} is awaited");
+                self.refusals.at("/auth/eks", detail);
+                return Some(NewEks::default());
+            }
+        };
+        let refusals = std::mem::take(&mut self.refusals);
+        let mut eks = Self { at: "/auth/eks", fields, refusals };
+        let new = NewEks {
+            cluster_name: eks.text(EKS_CLUSTER_NAME).as_ref().map(plain),
+            region: eks.text(EKS_REGION).as_ref().map(plain),
+            role_arn: eks.optional(EKS_ROLE_ARN).flatten().as_ref().map(plain),
+        };
+        eks.rest(&[EKS_CLUSTER_NAME, EKS_REGION, EKS_ROLE_ARN]);
+        self.refusals = eks.refusals;
+        Some(new)
+    }
+
+    /// Refuses what was not read.
+    fn rest(&mut self, known: &[&str]) {
         for field in std::mem::take(&mut self.fields).into_keys() {
             self.refuse(&field, format!("this field is unknown; known are {}", known.join(", ")));
         }
-        self.refusals
     }
 
-    fn refuse(&mut self, field: &str, detail: impl Into<String>) {
-        if self.refusals.len() < MAX_REFUSALS {
-            let shown: String = field.chars().filter(|c| !c.is_control()).take(MAX_SHOWN_CHARS).collect();
-            let pointer = format!("/{}", shown.replace('~', "~0").replace('/', "~1"));
-            self.refusals.push(refusal(pointer, detail));
-        }
+    fn end(mut self, known: &[&str]) -> Vec<Refusal> {
+        self.rest(known);
+        self.refusals.into_vec()
     }
-}
-
-fn refusal(pointer: impl Into<String>, detail: impl Into<String>) -> Refusal {
-    Refusal { pointer: pointer.into(), detail: detail.into() }
 }
 
 /// Of a field that is no secret.
@@ -156,123 +244,41 @@ impl<S: Send + Sync> FromRequest<S> for Body {
             }
             _ => Problem::new(Kind::Malformed, "the body could not be read to its end"),
         })?;
-        Self::parse(&bytes)
+        let read = json::read(&bytes);
+        wipe(bytes);
+        let (top, refusals) = read?;
+        Ok(Self { top, refusals })
     }
 }
 
-/// The whole body: an object's fields, or what came in its place.
-struct Top(Result<Body, &'static str>);
-
-impl<'de> Deserialize<'de> for Top {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct Fields;
-
-        impl<'de> Visitor<'de> for Fields {
-            type Value = Top;
-
-            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("an object")
-            }
-
-            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Top, A::Error> {
-                let mut body = Body { fields: BTreeMap::new(), refusals: Vec::new() };
-                while let Some((field, given)) = map.next_entry::<String, Given>()? {
-                    match body.fields.entry(field) {
-                        Entry::Vacant(vacant) => {
-                            vacant.insert(given);
-                        }
-                        Entry::Occupied(first) => {
-                            let field = first.key().clone();
-                            body.refuse(&field, "it came more than once");
-                        }
-                    }
-                }
-                Ok(Top(Ok(body)))
-            }
-
-            fn visit_seq<A: SeqAccess<'de>>(self, seq: A) -> Result<Top, A::Error> {
-                drain(seq).map(|()| Top(Err("an array")))
-            }
-
-            fn visit_str<E>(self, _: &str) -> Result<Top, E> {
-                Ok(Top(Err("a string")))
-            }
-
-            fn visit_bool<E>(self, _: bool) -> Result<Top, E> {
-                Ok(Top(Err("a boolean")))
-            }
-
-            fn visit_i64<E>(self, _: i64) -> Result<Top, E> {
-                Ok(Top(Err("a number")))
-            }
-
-            fn visit_u64<E>(self, _: u64) -> Result<Top, E> {
-                Ok(Top(Err("a number")))
-            }
-
-            fn visit_f64<E>(self, _: f64) -> Result<Top, E> {
-                Ok(Top(Err("a number")))
-            }
-
-            fn visit_unit<E>(self) -> Result<Top, E> {
-                Ok(Top(Err("null")))
-            }
+/// Wipes what held a token. In the function the body is ours alone; a server's
+/// buffer, which may already hold the next request, is its own to wipe.
+fn wipe(bytes: Bytes) -> bool {
+    match bytes.try_into_mut() {
+        Ok(mut bytes) => {
+            bytes.as_mut().zeroize();
+            true
         }
-
-        deserializer.deserialize_any(Fields)
+        Err(_) => false,
     }
 }
 
-impl<'de> Deserialize<'de> for Given {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct Value;
+#[cfg(test)]
+mod tests {
+    use super::*;
 
-        impl<'de> Visitor<'de> for Value {
-            type Value = Given;
-
-            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("a value")
-            }
-
-            fn visit_str<E>(self, text: &str) -> Result<Given, E> {
-                Ok(Given::Text(text.into()))
-            }
-
-            fn visit_unit<E>(self) -> Result<Given, E> {
-                Ok(Given::Null)
-            }
-
-            fn visit_bool<E>(self, _: bool) -> Result<Given, E> {
-                Ok(Given::Other("a boolean"))
-            }
-
-            fn visit_i64<E>(self, _: i64) -> Result<Given, E> {
-                Ok(Given::Other("a number"))
-            }
-
-            fn visit_u64<E>(self, _: u64) -> Result<Given, E> {
-                Ok(Given::Other("a number"))
-            }
-
-            fn visit_f64<E>(self, _: f64) -> Result<Given, E> {
-                Ok(Given::Other("a number"))
-            }
-
-            fn visit_seq<A: SeqAccess<'de>>(self, seq: A) -> Result<Given, A::Error> {
-                drain(seq).map(|()| Given::Other("an array"))
-            }
-
-            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Given, A::Error> {
-                while map.next_entry::<IgnoredAny, IgnoredAny>()?.is_some() {}
-                Ok(Given::Other("an object"))
-            }
-        }
-
-        deserializer.deserialize_any(Value)
+    #[test]
+    fn what_is_ours_alone_is_wiped() {
+        assert!(wipe(Bytes::from(b"a token".to_vec())));
+        assert!(wipe(Bytes::from("a token".to_owned())));
+        let shared = Bytes::from(b"a token and the next request".to_vec());
+        assert!(!wipe(shared.slice(..7)));
+        assert_eq!(shared, "a token and the next request");
     }
-}
 
-fn drain<'de, A: SeqAccess<'de>>(mut seq: A) -> Result<(), A::Error> {
-    while seq.next_element::<IgnoredAny>()?.is_some() {}
-    Ok(())
+    #[tokio::test]
+    async fn the_bodys_buffer_comes_out_of_the_extractor_as_ours_alone() {
+        let request = Request::new(axum::body::Body::from("a token".to_owned()));
+        assert!(wipe(Bytes::from_request(request, &()).await.unwrap()));
+    }
 }

@@ -1,9 +1,14 @@
 #![doc = include_str!("../README.md")]
 
 mod body;
-mod page;
+#[cfg(test)]
+mod document;
+#[cfg(feature = "events")]
+pub mod events;
+mod json;
 mod problem;
+mod query;
 mod routes;
 mod view;
 
-pub use routes::router;
+pub use routes::{Api, router};

@@ -4,25 +4,23 @@ use std::{
     io::{self, Write as _},
     path::{Path, PathBuf},
     process::ExitCode,
-    sync::Arc,
     time::Duration,
 };
 
 use console::style;
-use jiff::{SignedDuration, Timestamp};
+use jiff::Timestamp;
 use monitor::check::chain;
 use serde_json::{Value, json};
 use testkit::{Scenario, ScenarioError};
 use tokio::{
     sync::mpsc,
-    task::JoinSet,
     time::{Instant, interval, sleep_until},
 };
 use verdict::{HelmType, Reason, Status};
 
 use crate::{
     display::{Display, FRAME, columns, helm_type},
-    driver::{Progress, drive},
+    driver::Progress,
     row::Row,
     stage::{CLUSTER, Stage, StageError},
     table::{Expected, table},
@@ -184,30 +182,23 @@ pub(crate) async fn run() -> ExitCode {
 async fn play(started: Instant) -> Result<bool, DemoError> {
     let cases = cases();
     let scenarios = scenarios(&cases)?;
-    let stage = Stage::set().await?;
+    let (told, mut progress) = mpsc::unbounded_channel();
+    let listener = move |name: &str, progress| {
+        // Nobody listens any more only where all is being stopped.
+        drop(told.send((name.to_owned(), progress)));
+    };
+    let stage = Stage::set(Box::new(listener)).await?;
     introduce(&stage, &cases, &scenarios).await?;
 
-    let (told, mut progress) = mpsc::unbounded_channel();
-    let mut drivers = JoinSet::new();
     let mut rows = Vec::with_capacity(cases.len());
-    for (index, (case, scenario)) in cases.iter().zip(&scenarios).enumerate() {
+    for (case, scenario) in cases.iter().zip(&scenarios) {
         let push_in = Duration::from_secs(case.push_in_secs);
         let played = stage.cluster.play(scenario, Some(NAMESPACE), Some(case.release), push_in);
         let played = played.map_err(|source| DemoError::Recording { recording: case.recording, source })?;
-        let now = Timestamp::now();
-        let event = event(case, scenario.helm_type(), played.pushed_at, now);
-        let patience = SignedDuration::from_secs(case.timeout_secs.into());
-        let deadline = now.checked_add(patience).unwrap_or(now);
-        rows.push(Row::new(case.id, scenario.helm_type(), now, deadline));
-        let (checker, told) = (Arc::clone(&stage.checker), told.clone());
-        drivers.spawn(async move {
-            // Nobody listens any more only where all is being stopped.
-            drive(&*checker, &event, |progress| drop(told.send((index, progress)))).await;
-        });
+        let begun = stage.deploy(&body(case, scenario.helm_type(), played.pushed_at)).await?;
+        rows.push(Row::new(case.id, scenario.helm_type(), begun.started_at, begun.deadline));
     }
-    drop(told);
     watch(&mut rows, &mut progress, started + LIMIT).await?;
-    drivers.shutdown().await;
     stage.strike().await;
     conclude(&cases, &rows, started.elapsed())
 }
@@ -225,8 +216,8 @@ fn scenarios(cases: &[Case]) -> Result<Vec<Scenario>, DemoError> {
     cases.iter().map(load).collect()
 }
 
-/// What the state machine sends to the check handler: the input, and the execution's own data.
-fn event(case: &Case, helm_type_: HelmType, pushed_at: Timestamp, started_at: Timestamp) -> Value {
+/// What a pipeline would send after its push.
+fn body(case: &Case, helm_type_: HelmType, pushed_at: Timestamp) -> Value {
     json!({
         "deploymentId": case.id,
         "helmType": helm_type(helm_type_),
@@ -234,10 +225,6 @@ fn event(case: &Case, helm_type_: HelmType, pushed_at: Timestamp, started_at: Ti
         "timeoutSecs": case.timeout_secs,
         "expect": case.expect,
         "pushedAt": pushed_at,
-        "execution": {
-            "arn": format!("arn:aws:states:local:000000000000:execution:demo:{}", case.id),
-            "startedAt": started_at,
-        },
     })
 }
 
@@ -245,7 +232,7 @@ fn event(case: &Case, helm_type_: HelmType, pushed_at: Timestamp, started_at: Ti
 async fn introduce(stage: &Stage, cases: &[Case], scenarios: &[Scenario]) -> Result<(), DemoError> {
     let mut out = io::stdout();
     writeln!(out, "A simulated cluster at {} replays what real ones answered.", stage.cluster.api_url())?;
-    writeln!(out, "The registration API is at http://{}. Registering the cluster:\n", stage.api)?;
+    writeln!(out, "The API is at http://{}. Registering the cluster, which is probed first:\n", stage.api)?;
     let registration = stage.register().await?;
     writeln!(out, "{}", registration.command)?;
     writeln!(out, "{}", style(registration.status).green())?;
@@ -254,7 +241,10 @@ async fn introduce(stage: &Stage, cases: &[Case], scenarios: &[Scenario]) -> Res
     for line in wrap(&body, columns().saturating_sub(1)) {
         writeln!(out, "{}", style(line).dim())?;
     }
-    writeln!(out, "\nFollowing {} deployments, a check every 5 s:\n", cases.len())?;
+    for line in wrap(&format!("The probe: {}", registration.probe), columns().saturating_sub(1)) {
+        writeln!(out, "{line}")?;
+    }
+    writeln!(out, "\nStarting {} deployments by POST /deployments, a check every 5 s:\n", cases.len())?;
     let names = cases.iter().map(|case| case.id.len()).max().unwrap_or_default();
     for (case, scenario) in cases.iter().zip(scenarios) {
         let helm_type = helm_type(scenario.helm_type());
@@ -265,19 +255,19 @@ async fn introduce(stage: &Stage, cases: &[Case], scenarios: &[Scenario]) -> Res
     Ok(())
 }
 
-/// Shows what the drivers tell until each has ended, or time is up.
+/// Shows what the deployments tell until each has ended, or time is up.
 async fn watch(
     rows: &mut [Row],
-    progress: &mut mpsc::UnboundedReceiver<(usize, Progress)>,
+    progress: &mut mpsc::UnboundedReceiver<(String, Progress)>,
     until: Instant,
 ) -> Result<(), DemoError> {
     let mut display = Display::new(rows);
     let mut frames = interval(FRAME);
-    loop {
+    while rows.iter().any(|row| row.status() == Status::Pending) {
         tokio::select! {
             told = progress.recv() => {
-                let Some((index, progress)) = told else { break };
-                if let Some(row) = rows.get_mut(index)
+                let Some((name, progress)) = told else { break };
+                if let Some(row) = rows.iter_mut().find(|row| row.name == name)
                     && row.take(progress, Timestamp::now())
                 {
                     display.changed(row)?;
@@ -332,9 +322,9 @@ mod tests {
         assert_eq!(releases.len(), cases.len());
         let now = Timestamp::now();
         for (case, scenario) in cases.iter().zip(&scenarios) {
-            let event = event(case, scenario.helm_type(), now, now);
-            let (request, execution) = monitor::request::parse(&event).unwrap();
-            assert_eq!((request.deployment_id.as_str(), execution.unwrap().name()), (case.id, case.id));
+            let body = body(case, scenario.helm_type(), now);
+            let request = monitor::request::parse_start(&body, "another", now).unwrap();
+            assert_eq!(request.deployment_id, case.id);
             // Its end, the second until the push's own, and a check after it.
             let end = case.push_in_secs as i64 * 1000 + scenario.ends_after_push_ms() + 1_000 + 2 * 5_000;
             assert!(end < LIMIT.as_millis() as i64, "{} ends after {end} ms", case.id);

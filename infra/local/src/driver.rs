@@ -3,7 +3,10 @@
 use std::time::Duration;
 
 use lambda_runtime::Diagnostic;
-use monitor::{answer::Answer, check::Checker};
+use monitor::{
+    answer::Answer,
+    check::{CheckError, Checker, Ended},
+};
 use serde_json::Value;
 use tokio::time::sleep;
 
@@ -21,6 +24,9 @@ const RETRIES: u32 = 1600;
 pub(crate) trait Check: Send + Sync {
     /// One check, from the event that the state machine would send.
     fn check(&self, event: &Value) -> impl Future<Output = Result<Answer, Refused>> + Send;
+
+    /// Closes what an execution leaves without a verdict.
+    fn close(&self, ended: &Ended) -> impl Future<Output = Result<Option<Answer>, CheckError>> + Send;
 }
 
 /// A check without an answer.
@@ -46,6 +52,10 @@ impl Check for Checker {
             }
         }
     }
+
+    fn close(&self, ended: &Ended) -> impl Future<Output = Result<Option<Answer>, CheckError>> + Send {
+        Self::close(self, ended)
+    }
 }
 
 /// What a deployment's driver tells.
@@ -59,19 +69,22 @@ pub(crate) enum Progress {
     GaveUp(Refused),
 }
 
-/// Checks until there is a verdict, or no hope of one. What the machine tries a few
-/// times more, a function that hangs or a store that refuses, does not occur with
-/// stores in memory: it ends at once.
-pub(crate) async fn drive(checks: &impl Check, event: &Value, mut tell: impl FnMut(Progress)) {
+/// Checks until there is a verdict, which is what comes back, or no hope of one.
+/// What the machine tries a few times more, a function that hangs or a store that
+/// refuses, does not occur with stores in memory: it ends at once.
+pub(crate) async fn drive(
+    checks: &impl Check,
+    event: &Value,
+    mut tell: impl FnMut(Progress),
+) -> Result<Answer, Refused> {
     let mut retries = 0;
     let mut pause = FIRST_RETRY;
     loop {
         match checks.check(event).await {
             Ok(answer) => {
-                let judged = answer.status.is_terminal();
-                tell(Progress::Answered(Box::new(answer)));
-                if judged {
-                    return;
+                tell(Progress::Answered(Box::new(answer.clone())));
+                if answer.status.is_terminal() {
+                    return Ok(answer);
                 }
                 (retries, pause) = (0, FIRST_RETRY);
                 sleep(WAIT).await;
@@ -83,8 +96,8 @@ pub(crate) async fn drive(checks: &impl Check, event: &Value, mut tell: impl FnM
                 pause = pause.mul_f64(BACKOFF).min(LONGEST_RETRY);
             }
             Err(refused) => {
-                tell(Progress::GaveUp(refused));
-                return;
+                tell(Progress::GaveUp(refused.clone()));
+                return Err(refused);
             }
         }
     }
@@ -102,10 +115,10 @@ pub(crate) mod tests {
     use super::*;
 
     /// Answers what it is told to, in order.
-    struct Script(Mutex<VecDeque<Result<Answer, Refused>>>);
+    pub(crate) struct Script(Mutex<VecDeque<Result<Answer, Refused>>>);
 
     impl Script {
-        fn new(lines: impl IntoIterator<Item = Result<Answer, Refused>>) -> Self {
+        pub(crate) fn new(lines: impl IntoIterator<Item = Result<Answer, Refused>>) -> Self {
             Self(Mutex::new(lines.into_iter().collect()))
         }
     }
@@ -113,6 +126,10 @@ pub(crate) mod tests {
     impl Check for Script {
         async fn check(&self, _: &Value) -> Result<Answer, Refused> {
             self.0.lock().unwrap().pop_front().expect("a check after the end of the script")
+        }
+
+        async fn close(&self, _: &Ended) -> Result<Option<Answer>, CheckError> {
+            Ok(None)
         }
     }
 
@@ -136,11 +153,11 @@ pub(crate) mod tests {
         }
     }
 
-    fn pending() -> Result<Answer, Refused> {
+    pub(crate) fn pending() -> Result<Answer, Refused> {
         Ok(answer(Status::Pending, Reason::Progressing, "upgrade is running"))
     }
 
-    fn succeeded() -> Result<Answer, Refused> {
+    pub(crate) fn succeeded() -> Result<Answer, Refused> {
         Ok(answer(Status::Succeeded, Reason::UpgradeSucceeded, "done"))
     }
 
@@ -151,7 +168,12 @@ pub(crate) mod tests {
     async fn driven(script: &Script) -> (Vec<Progress>, Duration) {
         let started = Instant::now();
         let mut told = Vec::new();
-        drive(script, &json!({}), |progress| told.push(progress)).await;
+        let end = drive(script, &json!({}), |progress| told.push(progress)).await;
+        match (told.last().unwrap(), end) {
+            (Progress::Answered(last), Ok(verdict)) => assert_eq!(**last, verdict),
+            (Progress::GaveUp(last), Err(refused)) => assert_eq!(*last, refused),
+            (last, end) => panic!("it told {last:?} and ended with {end:?}"),
+        }
         assert!(script.0.lock().unwrap().is_empty(), "the script was not played to its end");
         (told, started.elapsed())
     }

@@ -1,11 +1,8 @@
-//! The demo's servers and stores, all in this process: a simulated cluster, the
-//! registration API in front of stores in memory, and the check handler's `Checker`.
+//! The demo's servers, in this process: a simulated cluster, and the API before stores
+//! in memory.
 
-use std::{
-    error::Error, future::IntoFuture as _, io, net::Ipv4Addr, net::SocketAddr, sync::Arc, time::Duration,
-};
+use std::{error::Error, io, net::SocketAddr, time::Duration};
 
-use axum::Router;
 use http_body_util::{BodyExt as _, Full, Limited};
 use hyper::{
     Request, StatusCode,
@@ -14,21 +11,14 @@ use hyper::{
     header::{CONTENT_TYPE, HOST},
 };
 use hyper_util::rt::TokioIo;
-use kubernetes::{AddressPolicy, KubernetesClient, Rules};
-use monitor::{
-    check::{CheckPorts, Checker, Settings},
-    memory::{MemoryDeployments, MemoryEvents, MemoryRegistry, MemoryVault},
-    ports::SystemClock,
-    register::Registrar,
-};
+use kubernetes::AddressPolicy;
+use monitor::answer::Answer;
 use secrecy::ExposeSecret as _;
 use serde_json::{Value, json};
 use testkit::{Config, SimulatedCluster};
-use tokio::{
-    net::{TcpListener, TcpStream},
-    task::JoinSet,
-    time::timeout,
-};
+use tokio::{net::TcpStream, task::JoinSet, time::timeout};
+
+use crate::{executions::Listener, local, server::Server};
 
 /// The only addresses that a demo has to ask. Loopback is refused unless it is named.
 const CLUSTERS: &str = "127.0.0.1/32";
@@ -46,14 +36,16 @@ pub(crate) enum StageError {
     Cluster(#[from] testkit::StartError),
     #[error("the client of clusters can't be made")]
     Client(#[source] Box<dyn Error + Send + Sync>),
-    #[error("no port on 127.0.0.1 can be opened for the registration API")]
+    #[error("no port on 127.0.0.1 can be opened for the API")]
     Port(#[source] io::Error),
-    #[error("the registration API can't be asked")]
+    #[error("the API can't be asked")]
     Asking(#[source] Box<dyn Error + Send + Sync>),
-    #[error("the registration API did not answer within {} s", PATIENCE.as_secs())]
+    #[error("the API did not answer within {} s", PATIENCE.as_secs())]
     Slow,
-    #[error("the cluster was not registered: {0} {1}")]
-    Refused(StatusCode, String),
+    #[error("the API refused POST {0}: {1} {2}")]
+    Refused(&'static str, StatusCode, String),
+    #[error("the API's answer can't be read")]
+    Answer(#[source] serde_json::Error),
 }
 
 /// The registration as a person would do it, and what came of it.
@@ -63,44 +55,28 @@ pub(crate) struct Registration {
     pub(crate) status: StatusCode,
     /// The answer's body. The API never shows a token.
     pub(crate) body: String,
+    /// What the probe found, in a sentence.
+    pub(crate) probe: String,
 }
 
 pub(crate) struct Stage {
     pub(crate) cluster: SimulatedCluster,
-    pub(crate) checker: Arc<Checker>,
     pub(crate) api: SocketAddr,
-    /// Aborted when dropped.
-    serving: JoinSet<io::Result<()>>,
+    server: Server,
 }
 
 impl Stage {
-    pub(crate) async fn set() -> Result<Self, StageError> {
+    /// The listener hears how the deployments get on.
+    pub(crate) async fn set(listener: Listener) -> Result<Self, StageError> {
         let cluster = SimulatedCluster::start(Config::default()).await?;
         let policy = AddressPolicy::parse(CLUSTERS).map_err(|error| StageError::Client(error.into()))?;
-        let client =
-            KubernetesClient::new(policy.clone()).map_err(|error| StageError::Client(error.into()))?;
-        let registry = Arc::new(MemoryRegistry::default());
-        let vault = Arc::new(MemoryVault::default());
-        let registrar = Registrar {
-            registry: registry.clone(),
-            vault: vault.clone(),
-            rules: Arc::new(Rules::new(policy)),
-            clock: Arc::new(SystemClock),
-        };
-        let ports = CheckPorts {
-            deployments: Arc::new(MemoryDeployments::default()),
-            registry,
-            vault,
-            clusters: Arc::new(client),
-            events: Arc::new(MemoryEvents::default()),
-            clock: Arc::new(SystemClock),
-        };
-        let (api, serving) = serve(register::router(Arc::new(registrar))).await.map_err(StageError::Port)?;
-        let checker = Arc::new(Checker::new(ports, Settings::default()));
-        Ok(Self { cluster, checker, api, serving })
+        let router =
+            local::router(policy, Some(listener)).map_err(|error| StageError::Client(error.into()))?;
+        let server = Server::start(router, 0).await.map_err(StageError::Port)?;
+        Ok(Self { cluster, api: server.address, server })
     }
 
-    /// Registers the simulated cluster through the API.
+    /// Registers the simulated cluster through the API, which probes it first.
     pub(crate) async fn register(&self) -> Result<Registration, StageError> {
         let api_url = self.cluster.api_url();
         let body = json!({
@@ -109,33 +85,49 @@ impl Stage {
             "serviceAccountToken": self.cluster.token().expose_secret(),
             "caCert": self.cluster.ca_pem(),
         });
-        let asking = timeout(PATIENCE, post(self.api, "/clusters", &body)).await;
-        let (status, body) = asking.map_err(|_| StageError::Slow)?.map_err(StageError::Asking)?;
-        if status != StatusCode::CREATED {
-            return Err(StageError::Refused(status, body));
-        }
+        let (status, body) = self.post("/clusters", &body, StatusCode::CREATED).await?;
+        let answer: Value = serde_json::from_str(&body).map_err(StageError::Answer)?;
+        let probe = probed(&answer["lastProbe"]);
         let command = format!(
             "curl http://{}/clusters --json '{{\n  \"name\": \"{CLUSTER}\", \"apiUrl\": \"{api_url}\",\n  \
              \"serviceAccountToken\": \"…\", \"caCert\": \"…\"}}'",
             self.api
         );
-        Ok(Registration { command, status, body })
+        Ok(Registration { command, status, body, probe })
+    }
+
+    /// Starts a deployment through the API.
+    pub(crate) async fn deploy(&self, body: &Value) -> Result<Answer, StageError> {
+        let (_, body) = self.post("/deployments", body, StatusCode::ACCEPTED).await?;
+        serde_json::from_str(&body).map_err(StageError::Answer)
     }
 
     /// Stops the servers. Nobody is left who could be answered, so nothing is waited for long.
-    pub(crate) async fn strike(mut self) {
-        self.serving.shutdown().await;
+    pub(crate) async fn strike(self) {
+        self.server.stop().await;
         // Dropped, the cluster stops at once, if it does not stop by itself.
         let _ = timeout(PATIENCE, self.cluster.shutdown()).await;
     }
+
+    async fn post(
+        &self,
+        path: &'static str,
+        body: &Value,
+        awaited: StatusCode,
+    ) -> Result<(StatusCode, String), StageError> {
+        let asking = timeout(PATIENCE, post(self.api, path, body)).await;
+        let (status, body) = asking.map_err(|_| StageError::Slow)?.map_err(StageError::Asking)?;
+        if status == awaited { Ok((status, body)) } else { Err(StageError::Refused(path, status, body)) }
+    }
 }
 
-async fn serve(router: Router) -> io::Result<(SocketAddr, JoinSet<io::Result<()>>)> {
-    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await?;
-    let address = listener.local_addr()?;
-    let mut serving = JoinSet::new();
-    serving.spawn(axum::serve(listener, router).into_future());
-    Ok((address, serving))
+/// What the probe found: what it says itself, and which helmTypes can be judged.
+fn probed(probe: &Value) -> String {
+    let message = probe["message"].as_str().unwrap_or_default();
+    let places = probe["permissions"].as_array().map(Vec::as_slice).unwrap_or_default();
+    let allowed = |helm_type: &str| places.iter().any(|place| place[helm_type] == "allowed");
+    let judged: Vec<&str> = ["flux", "plain"].into_iter().filter(|it| allowed(it)).collect();
+    format!("{message}; the account may read what {} need", judged.join(" and "))
 }
 
 async fn post(
@@ -162,11 +154,12 @@ mod tests {
 
     #[tokio::test]
     async fn the_cluster_is_registered_by_http_and_its_token_stays_inside() {
-        let stage = Stage::set().await.unwrap();
+        let stage = Stage::set(Box::new(|_, _| ())).await.unwrap();
         let registration = stage.register().await.unwrap();
         let body: Value = serde_json::from_str(&registration.body).unwrap();
         assert_eq!(body["id"], CLUSTER);
         assert_eq!(body["apiUrl"], stage.cluster.api_url());
+        assert!(registration.probe.starts_with("Kubernetes v1.36.3"), "{}", registration.probe);
         let token = stage.cluster.token();
         for text in [&registration.body, &registration.command] {
             assert!(!text.contains(token.expose_secret()), "{text}");

@@ -78,6 +78,7 @@ fn it_ends_with_a_table_of_the_expected_verdicts() {
     assert_eq!(status.code(), Some(0), "{shown}\n{stderr}");
     assert_eq!(stderr, "");
     assert!(lines.iter().any(|line| line == "201 Created"), "{shown}");
+    assert!(lines.iter().any(|line| line.starts_with("The probe: Kubernetes v")), "{shown}");
 
     for (name, verdict, reason) in [
         ("checkout-upgrade", "succeeded", "UpgradeSucceeded"),

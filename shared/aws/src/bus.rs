@@ -5,7 +5,9 @@ use aws_sdk_eventbridge::{Client, types::PutEventsRequestEntry};
 use monitor::{
     answer::Answer,
     ports::{Events, StoreError},
+    probe::Attention,
 };
+use serde::Serialize;
 
 use crate::error::{may_pass, store_error, unreadable};
 
@@ -13,7 +15,8 @@ const SERVICE: &str = "EventBridge";
 
 /// What rules match on; the state machine writes the same.
 const SOURCE: &str = "dag-monitor";
-const DETAIL_TYPE: &str = "Deployment Finished";
+const FINISHED: &str = "Deployment Finished";
+const ATTENTION: &str = "Cluster Needs Attention";
 
 /// The events on one bus.
 #[derive(Debug, Clone)]
@@ -28,21 +31,17 @@ impl BusEvents {
     pub fn new(client: Client, bus: &str) -> Self {
         Self { client, bus: bus.to_owned() }
     }
-}
 
-#[async_trait]
-impl Events for BusEvents {
-    async fn deployment_finished(&self, answer: &Answer) -> Result<(), StoreError> {
-        let detail = serde_json::to_string(answer).map_err(|error| {
-            unreadable(
-                format!("the event of deployment {} could not be written", answer.deployment_id),
-                error,
-            )
-        })?;
+    async fn publish<T>(&self, detail_type: &str, detail: &T, what: &str) -> Result<(), StoreError>
+    where
+        T: Serialize + Sync,
+    {
+        let detail = serde_json::to_string(detail)
+            .map_err(|error| unreadable(format!("{what} could not be written"), error))?;
         let entry = PutEventsRequestEntry::builder()
             .event_bus_name(&self.bus)
             .source(SOURCE)
-            .detail_type(DETAIL_TYPE)
+            .detail_type(detail_type)
             .detail(detail)
             .build();
         let output = self
@@ -63,7 +62,18 @@ impl Events for BusEvents {
         if may_pass(code) {
             return Err(StoreError::Transient(SERVICE, source));
         }
-        Err(StoreError::Broken { what: format!("{SERVICE} refused the event"), source: Some(source) })
+        Err(StoreError::Broken { what: format!("{SERVICE} refused {what}"), source: Some(source) })
+    }
+}
+
+#[async_trait]
+impl Events for BusEvents {
+    async fn deployment_finished(&self, answer: &Answer) -> Result<(), StoreError> {
+        self.publish(FINISHED, answer, &format!("the event of deployment {}", answer.deployment_id)).await
+    }
+
+    async fn cluster_needs_attention(&self, attention: &Attention) -> Result<(), StoreError> {
+        self.publish(ATTENTION, attention, &format!("the event of cluster {}", attention.cluster)).await
     }
 }
 

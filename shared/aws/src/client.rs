@@ -13,7 +13,9 @@ use aws_types::{SdkConfig, origin::Origin};
 use monitor::ports::SystemClock;
 use secrecy::ExposeSecret;
 
-use crate::{Access, BusEvents, DynamoDeployments, DynamoRegistry, SecretsVault};
+use crate::{
+    Access, BusEvents, DynamoDeployments, DynamoRegistry, EksMinter, EmfMetrics, SecretsVault, StepFunctions,
+};
 
 // The check function has 10 s, of which the clusters get 4.5 s. Before and after
 // them comes one request of ours each: 2.5 + 4.5 + 2.5 = 9.5 s, so that a store
@@ -94,22 +96,42 @@ impl Aws {
         DynamoDeployments::new(self.dynamo.clone(), table, Arc::new(SystemClock))
     }
 
-    /// The clusters in this table.
+    /// The clusters and environments in this table.
     #[must_use]
     pub fn registry(&self, table: &str) -> DynamoRegistry {
         DynamoRegistry::new(self.dynamo.clone(), table)
     }
 
-    /// The secrets whose names begin with `prefix`, which ends with `/`.
+    /// The secrets whose names begin with `prefix`, which ends with `/`. Written with
+    /// this KMS key; `None`: with the one that AWS keeps for Secrets Manager.
     #[must_use]
-    pub fn vault(&self, prefix: &str) -> SecretsVault {
-        SecretsVault::new(aws_sdk_secretsmanager::Client::new(&self.shared), prefix)
+    pub fn vault(&self, prefix: &str, kms_key_id: Option<&str>) -> SecretsVault {
+        SecretsVault::new(aws_sdk_secretsmanager::Client::new(&self.shared), prefix, kms_key_id)
     }
 
     /// The events on this bus.
     #[must_use]
     pub fn events(&self, bus: &str) -> BusEvents {
         BusEvents::new(aws_sdk_eventbridge::Client::new(&self.shared), bus)
+    }
+
+    /// The executions of this state machine.
+    #[must_use]
+    pub fn executions(&self, state_machine_arn: &str) -> StepFunctions {
+        StepFunctions::new(aws_sdk_sfn::Client::new(&self.shared), state_machine_arn)
+    }
+
+    /// The way into EKS clusters; by a role only where it is one of these, and with
+    /// this ExternalId.
+    #[must_use]
+    pub fn eks(&self, role_arns: &[String], external_id: Option<&str>) -> EksMinter {
+        EksMinter::new(self.shared.clone(), role_arns, external_id, Arc::new(SystemClock))
+    }
+
+    /// The metrics of this stack.
+    #[must_use]
+    pub fn metrics(&self, stack: &str) -> EmfMetrics {
+        EmfMetrics::new(stack, Arc::new(SystemClock))
     }
 }
 

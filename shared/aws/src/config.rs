@@ -46,6 +46,10 @@ pub struct CheckConfig {
     pub record_ttl_days: u32,
     /// `ALLOWED_API_SERVER_CIDRS`, as given; `None` where it is empty, as the template leaves it.
     pub allowed_api_server_cidrs: Option<String>,
+    /// `EKS_ROLE_ARNS`, with commas between: the roles that may be taken on the way to an EKS cluster.
+    pub eks_role_arns: Vec<String>,
+    /// `EKS_EXTERNAL_ID`: with which they are taken; there where roles are.
+    pub eks_external_id: Option<String>,
 }
 
 /// What the register function needs.
@@ -55,12 +59,30 @@ pub struct RegisterConfig {
     pub access: Access,
     /// What is logged.
     pub log: Targets,
+    /// `DEPLOYMENTS_TABLE`.
+    pub deployments_table: String,
     /// `REGISTRY_TABLE`.
     pub registry_table: String,
     /// `SECRET_PREFIX`: before a cluster's id in the name of its secret; ends with `/`.
     pub secret_prefix: String,
+    /// `SECRET_KMS_KEY_ID`: id, ARN or alias of the key for the secrets; `None`: Secrets Manager's own.
+    pub secret_kms_key_id: Option<String>,
+    /// `EVENT_BUS_NAME`.
+    pub event_bus: String,
+    /// `STATE_MACHINE_ARN`.
+    pub state_machine_arn: String,
+    /// `STACK_NAME`: the metrics' dimension `Stack`.
+    pub stack_name: String,
+    /// `DEPLOY_MONITOR_TIMEOUT_SECS`: 10 to 7,200, by default 300.
+    pub timeout_secs: u32,
+    /// `RECORD_TTL_DAYS`: 1 to 3,650, by default 90.
+    pub record_ttl_days: u32,
     /// `ALLOWED_API_SERVER_CIDRS`, as given; `None` where it is empty, as the template leaves it.
     pub allowed_api_server_cidrs: Option<String>,
+    /// `EKS_ROLE_ARNS`, with commas between: the roles that may be taken on the way to an EKS cluster.
+    pub eks_role_arns: Vec<String>,
+    /// `EKS_EXTERNAL_ID`: with which they are taken; there where roles are.
+    pub eks_external_id: Option<String>,
 }
 
 /// How AWS is reached: what Lambda puts into the environment of each function.
@@ -102,6 +124,7 @@ impl CheckConfig {
     /// The first variable that is missing or wrong.
     pub fn read(lookup: impl Fn(&str) -> Option<String>) -> Result<Self, ConfigError> {
         let variables = Variables(&lookup);
+        let (eks_role_arns, eks_external_id) = variables.eks()?;
         Ok(Self {
             access: variables.access()?,
             log: variables.log()?,
@@ -109,9 +132,11 @@ impl CheckConfig {
             registry_table: variables.required("REGISTRY_TABLE")?,
             secret_prefix: variables.secret_prefix()?,
             event_bus: variables.required("EVENT_BUS_NAME")?,
-            timeout_secs: variables.number("DEPLOY_MONITOR_TIMEOUT_SECS", 10, 7_200, 300)?,
-            record_ttl_days: variables.number("RECORD_TTL_DAYS", 1, 3_650, 90)?,
+            timeout_secs: variables.timeout_secs()?,
+            record_ttl_days: variables.record_ttl_days()?,
             allowed_api_server_cidrs: variables.optional("ALLOWED_API_SERVER_CIDRS"),
+            eks_role_arns,
+            eks_external_id,
         })
     }
 }
@@ -131,12 +156,22 @@ impl RegisterConfig {
     /// The first variable that is missing or wrong.
     pub fn read(lookup: impl Fn(&str) -> Option<String>) -> Result<Self, ConfigError> {
         let variables = Variables(&lookup);
+        let (eks_role_arns, eks_external_id) = variables.eks()?;
         Ok(Self {
             access: variables.access()?,
             log: variables.log()?,
+            deployments_table: variables.required("DEPLOYMENTS_TABLE")?,
             registry_table: variables.required("REGISTRY_TABLE")?,
             secret_prefix: variables.secret_prefix()?,
+            secret_kms_key_id: variables.optional("SECRET_KMS_KEY_ID"),
+            event_bus: variables.required("EVENT_BUS_NAME")?,
+            state_machine_arn: variables.state_machine_arn()?,
+            stack_name: variables.required("STACK_NAME")?,
+            timeout_secs: variables.timeout_secs()?,
+            record_ttl_days: variables.record_ttl_days()?,
             allowed_api_server_cidrs: variables.optional("ALLOWED_API_SERVER_CIDRS"),
+            eks_role_arns,
+            eks_external_id,
         })
     }
 }
@@ -172,6 +207,49 @@ impl Variables<'_> {
                 Err(ConfigError::Wrong { variable: name, value, allowed })
             }
         }
+    }
+
+    fn timeout_secs(&self) -> Result<u32, ConfigError> {
+        self.number("DEPLOY_MONITOR_TIMEOUT_SECS", 10, 7_200, 300)
+    }
+
+    fn record_ttl_days(&self) -> Result<u32, ConfigError> {
+        self.number("RECORD_TTL_DAYS", 1, 3_650, 90)
+    }
+
+    /// The executions' ARNs are made from it, so it must be a plain one: a version's
+    /// or an alias's has a part more.
+    fn state_machine_arn(&self) -> Result<String, ConfigError> {
+        let variable = "STATE_MACHINE_ARN";
+        let value = self.required(variable)?;
+        let parts: Vec<&str> = value.split(':').collect();
+        if matches!(parts[..], ["arn", _, "states", _, _, "stateMachine", name] if !name.is_empty()) {
+            return Ok(value);
+        }
+        let allowed = "arn:…:states:…:stateMachine: and a name, without version or alias".to_owned();
+        Err(ConfigError::Wrong { variable, value, allowed })
+    }
+
+    /// The roles, and the ExternalId with which they are taken. One without the other
+    /// is refused: a role that any account may name can be abused through us.
+    fn eks(&self) -> Result<(Vec<String>, Option<String>), ConfigError> {
+        let variable = "EKS_ROLE_ARNS";
+        let text = self.optional(variable).unwrap_or_default();
+        let roles: Vec<String> =
+            text.split(',').map(|role| role.trim().to_owned()).filter(|role| !role.is_empty()).collect();
+        for role in &roles {
+            let parts: Vec<&str> = role.split(':').collect();
+            let fits = matches!(parts[..], ["arn", _, "iam", "", _, name] if name.starts_with("role/"));
+            if !fits {
+                let allowed = "ARNs of IAM roles with commas between".to_owned();
+                return Err(ConfigError::Wrong { variable, value: text, allowed });
+            }
+        }
+        let external_id = self.optional("EKS_EXTERNAL_ID");
+        if external_id.is_none() && !roles.is_empty() {
+            return Err(ConfigError::Missing("EKS_EXTERNAL_ID"));
+        }
+        Ok((roles, external_id))
     }
 
     /// Without the slash at its end `prod/clusters` and the id `x` would share a
@@ -244,13 +322,26 @@ mod tests {
         ("SECRET_PREFIX", "monitor/clusters/"),
         ("EVENT_BUS_NAME", "monitor-deployments"),
         ("ALLOWED_API_SERVER_CIDRS", ""),
+        ("STATE_MACHINE_ARN", MACHINE),
+        ("STACK_NAME", "monitor"),
+        ("SECRET_KMS_KEY_ID", ""),
+        ("EKS_ROLE_ARNS", ""),
+        ("EKS_EXTERNAL_ID", ""),
     ];
 
+    const MACHINE: &str = "arn:aws:states:eu-central-1:123456789012:stateMachine:monitor";
+    const ROLES: &str = "arn:aws:iam::1:role/one, arn:aws:iam::2:role/path/two,";
+
+    fn find(list: &[(&str, &str)], name: &str) -> Option<String> {
+        list.iter().find(|(known, _)| *known == name).map(|(_, value)| (*value).to_owned())
+    }
+
     fn check(changes: &[(&str, &str)]) -> Result<CheckConfig, ConfigError> {
-        let find = |list: &[(&str, &str)], name: &str| {
-            list.iter().find(|(known, _)| *known == name).map(|(_, value)| (*value).to_owned())
-        };
         CheckConfig::read(|name| find(changes, name).or_else(|| find(FULL, name)))
+    }
+
+    fn register(changes: &[(&str, &str)]) -> Result<RegisterConfig, ConfigError> {
+        RegisterConfig::read(|name| find(changes, name).or_else(|| find(FULL, name)))
     }
 
     #[test]
@@ -278,18 +369,80 @@ mod tests {
     }
 
     #[test]
-    fn the_register_function_needs_less() {
-        let needed =
-            ["AWS_REGION", "AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "REGISTRY_TABLE", "SECRET_PREFIX"];
-        let known = |name: &str| {
-            let value = FULL.iter().find(|(known, _)| *known == name).map(|(_, value)| (*value).to_owned());
-            value.filter(|_| needed.contains(&name))
-        };
-        let config = RegisterConfig::read(known).unwrap();
-        assert_eq!(config.registry_table, "registry");
-        for missing in needed {
-            let refused = RegisterConfig::read(|name| known(name).filter(|_| name != missing)).unwrap_err();
+    fn the_register_function_has_what_it_needs_of_its_own() {
+        let config = register(&[]).unwrap();
+        assert_eq!(
+            (config.deployments_table.as_str(), config.registry_table.as_str()),
+            ("deployments", "registry")
+        );
+        assert_eq!((config.state_machine_arn.as_str(), config.stack_name.as_str()), (MACHINE, "monitor"));
+        assert_eq!(config.event_bus, "monitor-deployments");
+        assert_eq!(config.secret_kms_key_id, None);
+        assert_eq!((config.timeout_secs, config.record_ttl_days), (300, 90));
+        assert_eq!((config.eks_role_arns, config.eks_external_id), (Vec::new(), None));
+
+        let config =
+            register(&[("SECRET_KMS_KEY_ID", "alias/monitor"), ("DEPLOY_MONITOR_TIMEOUT_SECS", "60")]);
+        let config = config.unwrap();
+        assert_eq!(config.secret_kms_key_id.as_deref(), Some("alias/monitor"));
+        assert_eq!(config.timeout_secs, 60);
+    }
+
+    #[test]
+    fn each_function_says_what_is_missing() {
+        let both = [
+            "AWS_REGION",
+            "AWS_ACCESS_KEY_ID",
+            "AWS_SECRET_ACCESS_KEY",
+            "DEPLOYMENTS_TABLE",
+            "REGISTRY_TABLE",
+            "SECRET_PREFIX",
+            "EVENT_BUS_NAME",
+        ];
+        let register_only = ["STATE_MACHINE_ARN", "STACK_NAME"];
+        for missing in both.into_iter().chain(register_only) {
+            let known = |name: &str| find(FULL, name).filter(|_| name != missing);
+            let refused = RegisterConfig::read(known).unwrap_err();
             assert_eq!(refused.to_string(), format!("{missing} is not set"));
+            let checked = CheckConfig::read(known).map(drop).map_err(|error| error.to_string());
+            let needed = both.contains(&missing);
+            assert_eq!(checked, if needed { Err(format!("{missing} is not set")) } else { Ok(()) });
+        }
+    }
+
+    #[test]
+    fn roles_come_with_an_external_id() {
+        let roles = ["arn:aws:iam::1:role/one", "arn:aws:iam::2:role/path/two"];
+        let both = [("EKS_ROLE_ARNS", ROLES), ("EKS_EXTERNAL_ID", "stack-4711")];
+        let (ours, theirs) = (check(&both).unwrap(), register(&both).unwrap());
+        assert_eq!(
+            (ours.eks_role_arns, ours.eks_external_id.as_deref()),
+            (roles.map(str::to_owned).to_vec(), Some("stack-4711"))
+        );
+        assert_eq!(theirs.eks_role_arns, roles);
+        let refused = ConfigError::Missing("EKS_EXTERNAL_ID");
+        assert_eq!(check(&both[..1]).unwrap_err(), refused);
+        assert_eq!(register(&both[..1]).unwrap_err(), refused);
+        assert!(check(&both[1..]).unwrap().eks_role_arns.is_empty());
+        for wrong in [
+            "*",
+            "arn:aws:iam::1:user/one",
+            "arn:aws:sts::1:assumed-role/one/two",
+            "one,arn:aws:iam::1:role/one",
+        ] {
+            let refused = check(&[("EKS_ROLE_ARNS", wrong), both[1]]).unwrap_err();
+            assert_eq!(
+                refused.to_string(),
+                format!("EKS_ROLE_ARNS is {wrong:?}; it must be ARNs of IAM roles with commas between")
+            );
+        }
+    }
+
+    #[test]
+    fn the_state_machine_is_named_without_version_or_alias() {
+        for wrong in ["monitor", &format!("{MACHINE}:1"), &MACHINE.replace("stateMachine", "execution")] {
+            let refused = register(&[("STATE_MACHINE_ARN", wrong)]).unwrap_err().to_string();
+            assert!(refused.starts_with("STATE_MACHINE_ARN is \"") && refused.contains(wrong), "{refused}");
         }
     }
 

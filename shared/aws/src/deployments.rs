@@ -10,8 +10,8 @@ use aws_sdk_dynamodb::{
 };
 use jiff::Timestamp;
 use monitor::{
-    deployment::{Deployment, SCHEMA},
-    ports::{Clock, Deployments, StoreError, Stored},
+    deployment::{Deployment, SCHEMA, Summary},
+    ports::{Clock, Deployments, History, StoreError, Stored},
 };
 use serde::{Deserialize, Serialize};
 use verdict::{Evidence, Reason, Status};
@@ -19,6 +19,10 @@ use verdict::{Evidence, Reason, Status};
 use crate::error::{Sdk, store_error, unreadable};
 
 const SERVICE: &str = "DynamoDB";
+
+/// The index of an environment's deployments by their start. It must project what
+/// [`Summary`] has, and `expiresAt`.
+const BY_ENVIRONMENT: &str = "byEnvironment";
 
 /// An item, by attribute.
 pub(crate) type Item = HashMap<String, AttributeValue>;
@@ -97,6 +101,59 @@ impl Deployments for DynamoDeployments {
             .await;
         stored(&written, answer.map(drop))
     }
+
+    /// Of deployments that began at the same instant the index keeps an order of its
+    /// own, which is always the same: a page ends and the next begins between two.
+    async fn history(
+        &self,
+        app: &str,
+        environment: &str,
+        limit: usize,
+        after: Option<(Timestamp, &str)>,
+    ) -> Result<History, StoreError> {
+        let limit = limit.clamp(1, 100);
+        let app_environment = app_environment(app, environment);
+        let now = self.clock.now().as_second();
+        let mut start = after.map(|(started_at, id)| {
+            Item::from([
+                ("appEnvironment".to_owned(), AttributeValue::S(app_environment.clone())),
+                ("startedAt".to_owned(), AttributeValue::S(sortable_text(started_at))),
+                ("deploymentId".to_owned(), AttributeValue::S(id.to_owned())),
+            ])
+        });
+        let mut deployments = Vec::new();
+        // One more than asked for: that DynamoDB could go on doesn't say that anything
+        // follows. It counts before it filters, so a round may bring less than asked for.
+        loop {
+            let missing = i32::try_from(limit + 1 - deployments.len()).unwrap_or(1);
+            let output = self
+                .client
+                .query()
+                .table_name(&self.table)
+                .index_name(BY_ENVIRONMENT)
+                .key_condition_expression("appEnvironment = :appEnvironment")
+                .filter_expression("expiresAt >= :now")
+                .expression_attribute_values(":appEnvironment", AttributeValue::S(app_environment.clone()))
+                .expression_attribute_values(":now", AttributeValue::N(now.to_string()))
+                .scan_index_forward(false)
+                .limit(missing)
+                .set_exclusive_start_key(start)
+                .send()
+                .await
+                .map_err(|error| store_error(SERVICE, "Query", &error))?;
+            for item in output.items.unwrap_or_default() {
+                deployments.push(summary(item)?);
+            }
+            start = output.last_evaluated_key.filter(|key| !key.is_empty());
+            if deployments.len() > limit {
+                deployments.truncate(limit);
+                return Ok(History { deployments, more: true });
+            }
+            if start.is_none() {
+                return Ok(History { deployments, more: false });
+            }
+        }
+    }
 }
 
 /// What a conditional put came to. Where the condition failed because the item is
@@ -112,6 +169,17 @@ pub(crate) fn stored(written: &Item, answer: Result<(), Sdk<PutItemError>>) -> R
             _ => Err(store_error(SERVICE, "PutItem", &error)),
         },
     }
+}
+
+/// Neither name has the character between.
+fn app_environment(app: &str, environment: &str) -> String {
+    format!("{app}#{environment}")
+}
+
+fn summary(item: Item) -> Result<Summary, StoreError> {
+    let id = item.get("deploymentId").and_then(|id| id.as_s().ok()).cloned().unwrap_or_default();
+    serde_dynamo::from_item(item)
+        .map_err(|error| unreadable(format!("the summary of deployment {id} can't be read"), error))
 }
 
 fn number(item: &Item, name: &str) -> Option<i64> {
@@ -165,13 +233,13 @@ struct Record {
 
 /// Always with three decimals, as the state machine writes it, or with nine: the
 /// index sorts by text, and `45.5Z` would come before `45Z`.
-fn sortable<S: serde::Serializer>(time: &Timestamp, to: S) -> Result<S::Ok, S::Error> {
+fn sortable_text(time: Timestamp) -> String {
     let exact = time.subsec_nanosecond() % 1_000_000 == 0;
-    if exact {
-        to.collect_str(&format_args!("{time:.3}"))
-    } else {
-        to.collect_str(&format_args!("{time:.9}"))
-    }
+    if exact { format!("{time:.3}") } else { format!("{time:.9}") }
+}
+
+fn sortable<S: serde::Serializer>(time: &Timestamp, to: S) -> Result<S::Ok, S::Error> {
+    to.serialize_str(&sortable_text(*time))
 }
 
 fn sortable_option<S: serde::Serializer>(time: &Option<Timestamp>, to: S) -> Result<S::Ok, S::Error> {
@@ -184,15 +252,14 @@ fn sortable_option<S: serde::Serializer>(time: &Option<Timestamp>, to: S) -> Res
 fn write(item: &Deployment) -> Result<Item, StoreError> {
     let what = || format!("the item of deployment {} could not be written", item.deployment_id);
     let json = |error: serde_json::Error| unreadable(what(), error);
-    let labels = item.request.as_ref();
-    let (app, environment) = (labels.and_then(|r| r.app.clone()), labels.and_then(|r| r.environment.clone()));
+    let (app, environment) = item.app_environment();
     let record = Record {
         deployment_id: item.deployment_id.clone(),
         schema: item.schema,
         rev: item.rev,
         execution_arn: item.execution_arn.clone(),
         digest: item.digest.clone(),
-        app_environment: app.as_ref().zip(environment.as_ref()).map(|(app, of)| format!("{app}#{of}")),
+        app_environment: app.as_ref().zip(environment.as_ref()).map(|(app, of)| app_environment(app, of)),
         app,
         environment,
         started_at: item.started_at,
@@ -206,7 +273,7 @@ fn write(item: &Deployment) -> Result<Item, StoreError> {
         message: item.message.clone(),
         polls: item.polls,
         targets: serde_json::to_string(&item.targets).map_err(json)?,
-        request: labels.map(serde_json::to_string).transpose().map_err(json)?,
+        request: item.request.as_ref().map(serde_json::to_string).transpose().map_err(json)?,
         expires_at: item.expires_at,
     };
     serde_dynamo::to_item(record).map_err(|error| unreadable(what(), error))
@@ -237,6 +304,7 @@ fn read(id: &str, item: Item) -> Result<Deployment, StoreError> {
         rev: record.rev,
         execution_arn: record.execution_arn,
         digest: record.digest,
+        labels: if record.request.is_none() { record.app.zip(record.environment) } else { None },
         request: request.map_err(|error| unreadable(what(), error))?,
         started_at: record.started_at,
         deadline: record.deadline,

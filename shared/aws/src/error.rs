@@ -50,6 +50,11 @@ pub(crate) fn may_pass(code: Option<&str>) -> bool {
     code.is_some_and(|code| PASSING.contains(&code))
 }
 
+/// The code of a refusal, where it has one.
+pub(crate) fn code<E: ProvideErrorMetadata>(error: &Sdk<E>) -> Option<&str> {
+    error.as_service_error().and_then(|refusal| refusal.meta().code())
+}
+
 /// A failed call of `operation` at `service`.
 pub(crate) fn store_error<E>(service: &'static str, operation: &'static str, error: &Sdk<E>) -> StoreError
 where

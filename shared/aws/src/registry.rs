@@ -1,9 +1,9 @@
-//! [`Registry`] in DynamoDB.
+//! [`Registry`] and [`Environments`](monitor::ports::Environments) in DynamoDB, in one table.
 
 use async_trait::async_trait;
 use aws_sdk_dynamodb::{
     Client,
-    operation::delete_item::DeleteItemError,
+    operation::{delete_item::DeleteItemError, query::builders::QueryFluentBuilder},
     types::{AttributeValue, ReturnValuesOnConditionCheckFailure},
 };
 use monitor::{
@@ -17,12 +17,14 @@ use crate::{
     error::{store_error, unreadable},
 };
 
+mod environments;
+
 const SERVICE: &str = "DynamoDB";
 
-/// The hash key of all clusters: one partition, read in order. Environments will have their own.
-const KIND: &str = "cluster";
+/// The hash key of all clusters: one partition, read in order.
+const CLUSTER: &str = "cluster";
 
-/// The clusters of one table.
+/// The clusters and environments of one table.
 #[derive(Debug, Clone)]
 pub struct DynamoRegistry {
     client: Client,
@@ -35,39 +37,41 @@ impl DynamoRegistry {
     pub fn new(client: Client, table: &str) -> Self {
         Self { client, table: table.to_owned() }
     }
+
+    async fn item(&self, key: Item) -> Result<Option<Item>, StoreError> {
+        let call = self.client.get_item().table_name(&self.table).set_key(Some(key)).consistent_read(true);
+        let output = call.send().await.map_err(|error| store_error(SERVICE, "GetItem", &error))?;
+        Ok(output.item)
+    }
+
+    /// All of one kind, `:kind`, strongly consistent.
+    fn query(&self, kind: &str) -> QueryFluentBuilder {
+        self.client
+            .query()
+            .table_name(&self.table)
+            .consistent_read(true)
+            .expression_attribute_names("#kind", "kind")
+            .expression_attribute_values(":kind", AttributeValue::S(kind.to_owned()))
+    }
 }
 
 #[async_trait]
 impl Registry for DynamoRegistry {
     async fn get(&self, id: &str) -> Result<Option<ClusterRow>, StoreError> {
-        let output = self
-            .client
-            .get_item()
-            .table_name(&self.table)
-            .set_key(Some(key(id)))
-            .consistent_read(true)
-            .send()
-            .await
-            .map_err(|error| store_error(SERVICE, "GetItem", &error))?;
-        output.item.map(read).transpose()
+        self.item(key(CLUSTER, id)).await?.map(read).transpose()
     }
 
     async fn list(&self, limit: usize, after: Option<&str>) -> Result<Page, StoreError> {
         let limit = limit.clamp(1, 100);
         let mut rows = Vec::new();
-        let mut start = after.map(key);
+        let mut start = after.map(|id| key(CLUSTER, id));
         // One row more than asked for: that DynamoDB could go on doesn't say that
         // anything follows. More than one round only where rows exceed 1 MB.
         loop {
             let missing = i32::try_from(limit + 1 - rows.len()).unwrap_or(1);
             let output = self
-                .client
-                .query()
-                .table_name(&self.table)
-                .consistent_read(true)
+                .query(CLUSTER)
                 .key_condition_expression("#kind = :kind")
-                .expression_attribute_names("#kind", "kind")
-                .expression_attribute_values(":kind", AttributeValue::S(KIND.to_owned()))
                 .limit(missing)
                 .set_exclusive_start_key(start)
                 .send()
@@ -112,7 +116,7 @@ impl Registry for DynamoRegistry {
             .client
             .delete_item()
             .table_name(&self.table)
-            .set_key(Some(key(id)))
+            .set_key(Some(key(CLUSTER, id)))
             .condition_expression("attribute_not_exists(id) OR #nonce = :nonce")
             .expression_attribute_names("#nonce", "nonce")
             .expression_attribute_values(":nonce", AttributeValue::S(nonce.to_owned()))
@@ -128,9 +132,9 @@ impl Registry for DynamoRegistry {
     }
 }
 
-fn key(id: &str) -> Item {
+fn key(kind: &str, id: &str) -> Item {
     Item::from([
-        ("kind".to_owned(), AttributeValue::S(KIND.to_owned())),
+        ("kind".to_owned(), AttributeValue::S(kind.to_owned())),
         ("id".to_owned(), AttributeValue::S(id.to_owned())),
     ])
 }
@@ -142,7 +146,7 @@ fn write(row: &ClusterRow) -> Result<Item, StoreError> {
         #[serde(flatten)]
         row: &'a ClusterRow,
     }
-    serde_dynamo::to_item(Record { kind: KIND, row })
+    serde_dynamo::to_item(Record { kind: CLUSTER, row })
         .map_err(|error| unreadable(format!("the row of cluster {} could not be written", row.id), error))
 }
 

@@ -24,8 +24,13 @@ pub(crate) struct Wire(StaticReplayClient);
 
 /// An AWS that answers so, in this order: status and JSON body.
 pub(crate) fn answering(answers: Vec<(u16, Value)>) -> (Aws, Wire) {
-    let event = |(status, body): (u16, Value)| {
-        let answer = HttpResponse::new(status.try_into().unwrap(), SdkBody::from(body.to_string()));
+    saying(answers.into_iter().map(|(status, body)| (status, body.to_string())).collect())
+}
+
+/// The same with bodies as they are, for what doesn't speak JSON.
+pub(crate) fn saying(answers: Vec<(u16, String)>) -> (Aws, Wire) {
+    let event = |(status, body): (u16, String)| {
+        let answer = HttpResponse::new(status.try_into().unwrap(), SdkBody::from(body));
         ReplayEvent::new(HttpRequest::new(SdkBody::empty()), answer)
     };
     let client = StaticReplayClient::new(answers.into_iter().map(event).collect());
@@ -61,6 +66,25 @@ impl Wire {
     /// The header of the first request.
     pub(crate) fn header(&self, name: &str) -> Option<String> {
         self.0.actual_requests().next()?.headers().get(name).map(str::to_owned)
+    }
+
+    /// Method, address and body of each request, in order.
+    pub(crate) fn texts(&self) -> Vec<(String, String, String)> {
+        let read = |request: &HttpRequest| {
+            let body = String::from_utf8(request.body().bytes().unwrap().to_vec()).unwrap();
+            (request.method().to_owned(), request.uri().to_owned(), body)
+        };
+        self.0.actual_requests().map(read).collect()
+    }
+
+    /// Who signed each request, and for what: the credential's scope.
+    pub(crate) fn credentials(&self) -> Vec<String> {
+        let read = |request: &HttpRequest| {
+            let header = request.headers().get("authorization").unwrap_or_default();
+            let scope = header.split("Credential=").nth(1).and_then(|rest| rest.split(',').next());
+            scope.unwrap_or_default().to_owned()
+        };
+        self.0.actual_requests().map(read).collect()
     }
 
     /// The address of the first request.

@@ -1,10 +1,14 @@
 //! [`Vault`] in Secrets Manager.
 
-use std::time::Duration;
+use std::{io, time::Duration};
 
 use async_trait::async_trait;
 use aws_sdk_secretsmanager::{Client, error::ProvideErrorMetadata};
-use monitor::ports::{Credentials, StoreError, Vault};
+use monitor::{
+    cluster::EksCluster,
+    namespaces::Namespaces,
+    ports::{Auth, ClusterSecret, Credentials, StoreError, Vault},
+};
 use secrecy::{ExposeSecret, SecretString};
 use serde::{Deserialize, Serialize};
 use zeroize::Zeroizing;
@@ -31,20 +35,36 @@ const PAUSE: Duration = Duration::from_millis(200);
 pub struct SecretsVault {
     client: Client,
     prefix: String,
+    kms_key_id: Option<String>,
 }
 
-/// What stands in a secret. It repeats the id, so that a secret copied to another
-/// cluster's name is noticed, and its token not sent there.
+/// What stands in a secret: how to enter by a stored token, or by `auth`. It repeats
+/// the id, so that a secret copied to another cluster's name is noticed, and its
+/// token not sent there.
 #[derive(Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 struct Body {
     id: String,
-    api_url: String,
-    token: Zeroizing<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    api_url: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    token: Option<Zeroizing<String>>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     ca_cert: Option<String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     tls_server_name: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    auth: Option<Identity>,
+    /// Absent from secrets that are older than this: all were open.
+    #[serde(default)]
+    namespaces: Namespaces,
+}
+
+/// Entering without a stored token.
+#[derive(Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+enum Identity {
+    Eks(EksCluster),
 }
 
 /// How a call failed, as far as the next one depends on it.
@@ -56,10 +76,12 @@ enum Failure {
 }
 
 impl SecretsVault {
-    /// The prefix ends with `/`.
+    /// The prefix ends with `/`. With a KMS key (its id, ARN or alias) every secret
+    /// that is written is encrypted with it from then on; without, a new one with the
+    /// key that AWS keeps for Secrets Manager, and one that is there as it was.
     #[must_use]
-    pub fn new(client: Client, prefix: &str) -> Self {
-        Self { client, prefix: prefix.to_owned() }
+    pub fn new(client: Client, prefix: &str, kms_key_id: Option<&str>) -> Self {
+        Self { client, prefix: prefix.to_owned(), kms_key_id: kms_key_id.map(str::to_owned) }
     }
 
     fn name(&self, cluster_id: &str) -> Result<String, StoreError> {
@@ -76,11 +98,18 @@ impl SecretsVault {
             .create_secret()
             .name(name)
             .description(format!("How dag-monitor reaches the cluster {cluster_id}."))
+            .set_kms_key_id(self.kms_key_id.clone())
             .secret_string(body);
         call.send().await.map(drop).map_err(|error| failure("CreateSecret", &error))
     }
 
+    /// With a key by the one call that sets both, whichever key the secret had: which
+    /// one that is need not be asked then, and the same key again changes nothing.
     async fn replace(&self, name: &str, body: &str) -> Result<(), Failure> {
+        if let Some(key) = &self.kms_key_id {
+            let call = self.client.update_secret().secret_id(name).kms_key_id(key).secret_string(body);
+            return call.send().await.map(drop).map_err(|error| failure("UpdateSecret", &error));
+        }
         let call = self.client.put_secret_value().secret_id(name).secret_string(body);
         call.send().await.map(drop).map_err(|error| failure("PutSecretValue", &error))
     }
@@ -107,7 +136,7 @@ impl SecretsVault {
 
 #[async_trait]
 impl Vault for SecretsVault {
-    async fn get(&self, cluster_id: &str) -> Result<Option<Credentials>, StoreError> {
+    async fn get(&self, cluster_id: &str) -> Result<Option<ClusterSecret>, StoreError> {
         let name = self.name(cluster_id)?;
         let output = match self.client.get_secret_value().secret_id(&name).send().await {
             Ok(output) => output,
@@ -123,16 +152,9 @@ impl Vault for SecretsVault {
         read(&name, cluster_id, &text).map(Some)
     }
 
-    async fn put(&self, cluster_id: &str, credentials: &Credentials) -> Result<(), StoreError> {
+    async fn put(&self, cluster_id: &str, secret: &ClusterSecret) -> Result<(), StoreError> {
         let name = self.name(cluster_id)?;
-        let body = Body {
-            id: cluster_id.to_owned(),
-            api_url: credentials.api_url.clone(),
-            token: Zeroizing::new(credentials.token.expose_secret().to_owned()),
-            ca_cert: credentials.ca_cert.clone(),
-            tls_server_name: credentials.tls_server_name.clone(),
-        };
-        let body = serde_json::to_string(&body).map(Zeroizing::new).map_err(|_| StoreError::Broken {
+        let body = write(cluster_id, secret).ok_or_else(|| StoreError::Broken {
             what: format!("the credentials of cluster {cluster_id} could not be written"),
             source: None,
         })?;
@@ -188,8 +210,51 @@ fn failure<E: ProvideErrorMetadata>(operation: &'static str, error: &Sdk<E>) -> 
     }
 }
 
+/// How long a text gets.
+struct Length(usize);
+
+impl io::Write for Length {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0 += bytes.len();
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+/// The secret's text. Written twice: a buffer that grows leaves pieces of the token
+/// behind, which nobody wipes.
+fn write(cluster_id: &str, secret: &ClusterSecret) -> Option<Zeroizing<String>> {
+    let mut body = Body {
+        id: cluster_id.to_owned(),
+        api_url: None,
+        token: None,
+        ca_cert: None,
+        tls_server_name: None,
+        auth: None,
+        namespaces: secret.namespaces.clone(),
+    };
+    match &secret.auth {
+        Auth::Token(credentials) => {
+            body.api_url = Some(credentials.api_url.clone());
+            body.token = Some(Zeroizing::new(credentials.token.expose_secret().to_owned()));
+            body.ca_cert.clone_from(&credentials.ca_cert);
+            body.tls_server_name.clone_from(&credentials.tls_server_name);
+        }
+        Auth::Eks(cluster) => body.auth = Some(Identity::Eks(cluster.clone())),
+    }
+    let mut length = Length(0);
+    serde_json::to_writer(&mut length, &body).ok()?;
+    let mut bytes = Zeroizing::new(Vec::with_capacity(length.0));
+    serde_json::to_writer(&mut *bytes, &body).ok()?;
+    // The bytes move, they are not copied.
+    String::from_utf8(std::mem::take(&mut *bytes)).ok().map(Zeroizing::new)
+}
+
 /// The parser's own error is dropped: it quotes what it could not read.
-fn read(name: &str, cluster_id: &str, text: &str) -> Result<Credentials, StoreError> {
+fn read(name: &str, cluster_id: &str, text: &str) -> Result<ClusterSecret, StoreError> {
     let broken = |what: String| StoreError::Broken { what, source: None };
     let body: Body = serde_json::from_str(text).map_err(|error| {
         broken(format!("{name} does not hold credentials ({:?} error)", error.classify()))
@@ -197,12 +262,17 @@ fn read(name: &str, cluster_id: &str, text: &str) -> Result<Credentials, StoreEr
     if body.id != cluster_id {
         return Err(broken(format!("{name} holds the credentials of another cluster than {cluster_id}")));
     }
-    Ok(Credentials {
-        api_url: body.api_url,
-        token: SecretString::from(body.token.as_str()),
-        ca_cert: body.ca_cert,
-        tls_server_name: body.tls_server_name,
-    })
+    let auth = match (body.api_url, body.token, body.auth) {
+        (Some(api_url), Some(token), None) => Auth::Token(Credentials {
+            api_url,
+            token: SecretString::from(token.as_str()),
+            ca_cert: body.ca_cert,
+            tls_server_name: body.tls_server_name,
+        }),
+        (None, None, Some(Identity::Eks(cluster))) => Auth::Eks(cluster),
+        _ => return Err(broken(format!("{name} must hold either an address and a token or auth"))),
+    };
+    Ok(ClusterSecret { auth, namespaces: body.namespaces })
 }
 
 #[cfg(test)]

@@ -13,12 +13,16 @@ use aws_sdk_dynamodb::types::{
     ProjectionType, ScalarAttributeType,
 };
 use jiff::Timestamp;
-use monitor::contract;
+use monitor::{
+    contract,
+    ports::{Executions, Vault},
+};
 
 struct Emulator {
     aws: Aws,
     dynamo: aws_sdk_dynamodb::Client,
     bridge: aws_sdk_eventbridge::Client,
+    steps: aws_sdk_sfn::Client,
     unique: String,
 }
 
@@ -42,6 +46,7 @@ fn emulator(test: &str) -> Option<Emulator> {
     Some(Emulator {
         dynamo: aws_sdk_dynamodb::Client::new(aws.sdk_config()),
         bridge: aws_sdk_eventbridge::Client::new(aws.sdk_config()),
+        steps: aws_sdk_sfn::Client::new(aws.sdk_config()),
         aws,
         unique: format!("{test}-{unique}"),
     })
@@ -70,7 +75,14 @@ async fn deployments() {
     let index = GlobalSecondaryIndex::builder()
         .index_name("byEnvironment")
         .set_key_schema(Some(keys("appEnvironment", Some("startedAt"))))
-        .projection(Projection::builder().projection_type(ProjectionType::KeysOnly).build())
+        .projection(
+            Projection::builder()
+                .projection_type(ProjectionType::Include)
+                .set_non_key_attributes(Some(
+                    ["status", "reason", "finishedAt", "expiresAt"].map(str::to_owned).into(),
+                ))
+                .build(),
+        )
         .build()
         .unwrap();
     let table =
@@ -87,9 +99,7 @@ async fn deployments() {
     contract::deployments(&emulator.aws.deployments(&emulator.unique), Timestamp::now()).await;
 }
 
-#[tokio::test]
-async fn registry() {
-    let Some(emulator) = emulator("registry") else { return };
+async fn registry_table(emulator: &Emulator) {
     let table =
         emulator.dynamo.create_table().table_name(&emulator.unique).billing_mode(BillingMode::PayPerRequest);
     table
@@ -98,13 +108,39 @@ async fn registry() {
         .send()
         .await
         .unwrap();
+}
+
+#[tokio::test]
+async fn registry() {
+    let Some(emulator) = emulator("registry") else { return };
+    registry_table(&emulator).await;
     contract::registry(&emulator.aws.registry(&emulator.unique)).await;
+}
+
+#[tokio::test]
+async fn environments() {
+    let Some(emulator) = emulator("environments") else { return };
+    registry_table(&emulator).await;
+    contract::environments(&emulator.aws.registry(&emulator.unique)).await;
 }
 
 #[tokio::test]
 async fn vault() {
     let Some(emulator) = emulator("vault") else { return };
-    contract::vault(&emulator.aws.vault(&format!("{}/clusters/", emulator.unique))).await;
+    contract::vault(&emulator.aws.vault(&format!("{}/clusters/", emulator.unique), None)).await;
+}
+
+/// With the key that every account has, so that none need be made.
+#[tokio::test]
+async fn vault_with_a_key() {
+    let Some(emulator) = emulator("key") else { return };
+    let (prefix, key) = (format!("{}/clusters/", emulator.unique), "alias/aws/secretsmanager");
+    contract::vault(&emulator.aws.vault(&prefix, Some(key))).await;
+    // What was written before there was a key is replaced with it.
+    emulator.aws.vault(&prefix, None).put("older", &contract::credentials("first").into()).await.unwrap();
+    let vault = emulator.aws.vault(&prefix, Some(key));
+    vault.put("older", &contract::credentials("second").into()).await.unwrap();
+    assert!(vault.get("older").await.unwrap().is_some());
 }
 
 #[tokio::test]
@@ -112,4 +148,27 @@ async fn events() {
     let Some(emulator) = emulator("events") else { return };
     emulator.bridge.create_event_bus().name(&emulator.unique).send().await.unwrap();
     contract::events(&emulator.aws.events(&emulator.unique)).await;
+}
+
+/// A machine that waits: what is started runs until it is stopped.
+#[tokio::test]
+async fn executions() {
+    let Some(emulator) = emulator("executions") else { return };
+    let waiting =
+        r#"{"StartAt": "Wait", "States": {"Wait": {"Type": "Wait", "Seconds": 3600, "End": true}}}"#;
+    let machine = emulator
+        .steps
+        .create_state_machine()
+        .name(&emulator.unique)
+        .definition(waiting)
+        .role_arn("arn:aws:iam::000000000000:role/waiting")
+        .send()
+        .await
+        .unwrap();
+    let executions = emulator.aws.executions(machine.state_machine_arn());
+    contract::executions(&executions, async |name: &str| {
+        let found = executions.find(name).await.unwrap().unwrap();
+        emulator.steps.stop_execution().execution_arn(found.execution.arn).send().await.unwrap();
+    })
+    .await;
 }

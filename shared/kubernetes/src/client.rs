@@ -19,7 +19,7 @@ use crate::{
     endpoint::{Endpoint, Endpoints, Tls},
     parsing::{self, Answer},
     payload::PACKED_BYTES,
-    redaction::{may_hold_secret, redact},
+    redaction::fit,
     requests::{self, BadName, PAGE},
     trouble,
 };
@@ -38,7 +38,7 @@ const PAGES: usize = 25;
 const PAYLOAD_BYTES: usize = PACKED_BYTES as usize * 2;
 
 /// Of an answer that is no 200 only a sentence is needed.
-const REFUSAL_BYTES: usize = 64 * 1024;
+pub(crate) const REFUSAL_BYTES: usize = 64 * 1024;
 
 /// How long is waited.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -46,7 +46,8 @@ pub struct Timeouts {
     /// For a connection: name, TCP and TLS. 2 s, so that a second try still fits.
     pub connect: Duration,
     /// For a whole question, all pages of a list included. 4 s, because a check
-    /// has 4.5 s for all its targets.
+    /// has 4.5 s for all its targets. A probe, with its many questions, may take
+    /// twice as long.
     pub request: Duration,
 }
 
@@ -63,9 +64,9 @@ pub struct SetupError(#[from] rustls::Error);
 
 /// Asks clusters over HTTPS. One for the whole process: it keeps the connections.
 pub struct KubernetesClient {
-    endpoints: Endpoints,
-    timeouts: Timeouts,
-    budget: Budget,
+    pub(crate) endpoints: Endpoints,
+    pub(crate) timeouts: Timeouts,
+    pub(crate) budget: Budget,
 }
 
 impl fmt::Debug for KubernetesClient {
@@ -168,7 +169,7 @@ impl Clusters for KubernetesClient {
             .await
             .map_err(|e| fit_to_show(e, credentials))?;
         for condition in came.value.iter_mut().flat_map(|object| &mut object.status.conditions) {
-            hide_token(&mut condition.message, credentials);
+            make_fit(&mut condition.message, credentials);
         }
         Ok(came)
     }
@@ -193,18 +194,16 @@ impl Clusters for KubernetesClient {
             .await
             .map_err(|e| fit_to_show(e, credentials))?;
         if let Payload::Read(release) = &mut came.value {
-            hide_token(&mut release.info.description, credentials);
+            make_fit(&mut release.info.description, credentials);
         }
         Ok(came)
     }
 }
 
-/// Controllers and Helm quote what they were told; the token must not be shown
-/// whoever quotes it.
-fn hide_token(text: &mut String, credentials: &Credentials) {
-    if may_hold_secret(text) {
-        *text = redact(text, credentials.token.expose_secret());
-    }
+/// Controllers and Helm quote what they were told: data that lies beside the fault,
+/// and the token must not be shown whoever quotes it.
+fn make_fit(text: &mut String, credentials: &Credentials) {
+    *text = fit(text, credentials.token.expose_secret());
 }
 
 /// One question to one API server.
@@ -307,7 +306,7 @@ impl Session<'_> {
 }
 
 /// The header that lets us in; marked, so that nobody prints it.
-fn bearer(credentials: &Credentials) -> Result<HeaderValue, AskError> {
+pub(crate) fn bearer(credentials: &Credentials) -> Result<HeaderValue, AskError> {
     let refused = |message: &str| AskError { kind: AskErrorKind::Unauthorized, message: message.to_owned() };
     // A line end at the end comes from a file or a decoded Secret.
     let token = credentials.token.expose_secret().trim();
@@ -327,10 +326,10 @@ fn bad_name(error: BadName) -> AskError {
 /// Every error leaves through here. Redacted first: a cut could leave a part of a
 /// token that is no longer recognised.
 fn fit_to_show(error: AskError, credentials: &Credentials) -> AskError {
-    let message = verdict::clean(&redact(&error.message, credentials.token.expose_secret()));
+    let message = verdict::clean(&fit(&error.message, credentials.token.expose_secret()));
     AskError { kind: error.kind, message }
 }
 
-fn size(bytes: usize) -> String {
+pub(crate) fn size(bytes: usize) -> String {
     if bytes >= 1 << 20 { format!("{} MiB", bytes >> 20) } else { format!("{} KiB", bytes >> 10) }
 }

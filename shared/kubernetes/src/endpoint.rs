@@ -3,6 +3,7 @@
 use std::{
     io,
     net::SocketAddr,
+    pin::Pin,
     sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
@@ -13,13 +14,18 @@ use reqwest::{
     dns::{Addrs, Name, Resolve, Resolving},
     redirect,
 };
-use rustls::{ClientConfig, ConfigBuilder, RootCertStore, WantsVerifier, crypto::aws_lc_rs};
+use rustls::{
+    ClientConfig, ConfigBuilder, RootCertStore, WantsVerifier,
+    client::{WebPkiServerVerifier, danger::ServerCertVerifier},
+    crypto::{CryptoProvider, aws_lc_rs},
+};
 use url::{Host, Url};
 use verdict::{AskError, AskErrorKind};
 
 use crate::{
     AddressPolicy, RefusedAddress, certificates,
     client::{SetupError, Timeouts},
+    recorder::Recorder,
     registration, trouble,
 };
 
@@ -65,23 +71,39 @@ pub(crate) enum ResolveError {
 }
 
 impl Endpoint {
+    /// With a recorder, the certificate that the server shows is noted there.
     fn new(
         tls: &Tls,
         policy: &AddressPolicy,
-        timeouts: Timeouts,
+        connect: Duration,
         credentials: &Credentials,
+        recorder: Option<&Arc<Recorder>>,
     ) -> Result<Self, AskError> {
         // Judged again, not only when it was registered: the policy may have
         // become narrower, and an address that is no name never sees the resolver.
-        let url = registration::api_url(policy, &credentials.api_url).map_err(trouble::unreachable)?;
+        let url = registration::api_url(policy, &credentials.api_url)
+            .map_err(|e| trouble::unreachable(format!("the registered apiUrl: {e}")))?;
         let port = url.port_or_known_default().unwrap_or(443);
         let server = format!("{}:{port}", url.host_str().unwrap_or_default());
         let refused = |message| AskError { kind: AskErrorKind::Tls, message };
         let roots = match &credentials.ca_cert {
-            Some(pem) => certificates::trust(pem).map_err(refused)?,
+            Some(pem) => {
+                certificates::trust(pem).map_err(|e| refused(format!("the registered caCert: {e}")))?
+            }
             None => tls.public.clone(),
         };
-        let config = tls.builder.clone().with_root_certificates(roots).with_no_client_auth();
+        let config = match recorder {
+            None => tls.builder.clone().with_root_certificates(roots).with_no_client_auth(),
+            Some(recorder) => {
+                let usual =
+                    WebPkiServerVerifier::builder_with_provider(Arc::new(roots), Arc::clone(&tls.provider))
+                        .build()
+                        .map_err(|e| refused(format!("no certificate can be verified: {e}")))?;
+                let verifier: Arc<dyn ServerCertVerifier> = Recorder::around(recorder, usual);
+                let builder = tls.builder.clone().dangerous();
+                builder.with_custom_certificate_verifier(verifier).with_no_client_auth()
+            }
+        };
 
         // The name asked for in the handshake (SNI) and held against the
         // certificate is the URL's host. So where `tlsServerName` is given it takes
@@ -89,7 +111,8 @@ impl Endpoint {
         // header names it: no verifier of our own is needed.
         let (base, host, real) = match &credentials.tls_server_name {
             Some(name) => {
-                let name = registration::tls_server_name(name).map_err(refused)?;
+                let name = registration::tls_server_name(name)
+                    .map_err(|e| refused(format!("the registered tlsServerName: {e}")))?;
                 let mut named = url.clone();
                 named.set_host(Some(&name)).map_err(|e| refused(format!("tlsServerName: {e}")))?;
                 (named, Some(authority(&url)), Some(resolvable(&url)))
@@ -109,8 +132,8 @@ impl Endpoint {
             .redirect(redirect::Policy::none())
             .referer(false)
             .user_agent(concat!("dag-monitor/", env!("CARGO_PKG_VERSION")))
-            .dns_resolver(Resolver { policy: policy.clone(), real })
-            .connect_timeout(timeouts.connect)
+            .dns_resolver(Resolver { policy: policy.clone(), real, lookup })
+            .connect_timeout(connect)
             .pool_idle_timeout(IDLE)
             .pool_max_idle_per_host(IDLE_CONNECTIONS)
             .tcp_nodelay(true);
@@ -123,12 +146,21 @@ impl Endpoint {
         Ok(Self { client, base, host, server, own_ca: credentials.ca_cert.is_some() })
     }
 
+    /// Whether the registered address has a path.
+    pub(crate) fn has_path(&self) -> bool {
+        Url::parse(&self.base).is_ok_and(|base| base.path() != "/")
+    }
+
     /// The request as it is sent to this server, still without the token.
     pub(crate) fn request(&self, request: &Request<Vec<u8>>) -> Result<reqwest::RequestBuilder, AskError> {
         let path = request.uri().path_and_query().map_or("/", |p| p.as_str());
         let url = Url::parse(&format!("{}{path}", self.base))
             .map_err(|_| trouble::unreachable(format!("no URL of {} has this path", self.server)))?;
-        let mut builder = self.client.get(url).headers(request.headers().clone());
+        let mut builder =
+            self.client.request(request.method().clone(), url).headers(request.headers().clone());
+        if !request.body().is_empty() {
+            builder = builder.body(request.body().clone());
+        }
         if let Some(host) = &self.host {
             builder = builder.header(HOST, host);
         }
@@ -156,15 +188,25 @@ struct Resolver {
     policy: AddressPolicy,
     /// The host that is meant, whatever name the URL carries.
     real: Option<String>,
+    lookup: Lookup,
+}
+
+type Looked = Pin<Box<dyn Future<Output = io::Result<Vec<SocketAddr>>> + Send>>;
+
+/// Who is asked for a host's addresses: the system, or a test.
+type Lookup = fn(String) -> Looked;
+
+fn lookup(host: String) -> Looked {
+    Box::pin(async move { tokio::net::lookup_host((host, 0)).await.map(Vec::from_iter) })
 }
 
 impl Resolve for Resolver {
     fn resolve(&self, name: Name) -> Resolving {
         let host = self.real.clone().unwrap_or_else(|| name.as_str().to_owned());
         let policy = self.policy.clone();
+        let found = (self.lookup)(host.clone());
         Box::pin(async move {
-            let found = tokio::net::lookup_host((host.as_str(), 0)).await.map(Vec::from_iter);
-            let allowed = match found {
+            let allowed = match found.await {
                 Ok(found) => allowed(&policy, host, found)?,
                 Err(source) => return Err(ResolveError::Failed { host, source }.into()),
             };
@@ -198,6 +240,7 @@ fn allowed(
 #[derive(Debug)]
 pub(crate) struct Tls {
     builder: ConfigBuilder<ClientConfig, WantsVerifier>,
+    provider: Arc<CryptoProvider>,
     /// The public roots, compiled in: `provided.al2023` promises no store of
     /// certificates, and an image without one would trust nobody.
     public: RootCertStore,
@@ -209,9 +252,10 @@ impl Tls {
     pub(crate) fn new() -> Result<Self, SetupError> {
         // Named, not the process-wide default: that is whichever library came first.
         let provider = Arc::new(aws_lc_rs::default_provider());
-        let builder = ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions()?;
+        let builder = ClientConfig::builder_with_provider(Arc::clone(&provider))
+            .with_safe_default_protocol_versions()?;
         let public = webpki_roots::TLS_SERVER_ROOTS.iter().cloned().collect();
-        Ok(Self { builder, public })
+        Ok(Self { builder, provider, public })
     }
 }
 
@@ -249,8 +293,25 @@ impl Endpoints {
             return Ok(found);
         }
         // Made outside the lock; a rival's is taken where it was quicker.
-        let made = Arc::new(Endpoint::new(&self.tls, &self.policy, self.timeouts, credentials)?);
+        let made =
+            Arc::new(Endpoint::new(&self.tls, &self.policy, self.timeouts.connect, credentials, None)?);
         Ok(self.recall(&key, Some(&made)).unwrap_or(made))
+    }
+
+    /// An endpoint for one probe, with connections of its own, which notes the
+    /// certificate that it meets. `connect` as in [`Timeouts`].
+    pub(crate) fn probing(
+        &self,
+        credentials: &Credentials,
+        connect: Duration,
+        recorder: &Arc<Recorder>,
+    ) -> Result<Endpoint, AskError> {
+        Endpoint::new(&self.tls, &self.policy, connect, credentials, Some(recorder))
+    }
+
+    /// Whether the address may be connected to, as far as it tells.
+    pub(crate) fn check(&self, credentials: &Credentials) -> Result<(), String> {
+        registration::api_url(&self.policy, &credentials.api_url).map(|_| ())
     }
 
     /// The endpoint that is remembered, or else this new one.
@@ -270,6 +331,8 @@ impl Endpoints {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
     use super::*;
 
     fn credentials(api_url: &str) -> Credentials {
@@ -299,9 +362,45 @@ mod tests {
 
     #[tokio::test]
     async fn a_name_that_resolves_to_this_machine_is_refused_when_connecting() {
-        let resolver = Resolver { policy: AddressPolicy::default(), real: Some("127.0.0.1".to_owned()) };
+        let real = Some("127.0.0.1".to_owned());
+        let resolver = Resolver { policy: AddressPolicy::default(), real, lookup };
         let error = resolver.resolve("kubernetes.example".parse().unwrap()).await.err().unwrap();
         assert!(matches!(error.downcast_ref(), Some(ResolveError::Refused { .. })), "{error}");
+    }
+
+    /// A name that has an allowed address when it is looked at, and this machine's
+    /// when it is used: each connection asks and judges anew.
+    #[tokio::test]
+    async fn a_name_that_turns_to_this_machine_is_refused_at_the_next_connection() {
+        static ASKED: AtomicUsize = AtomicUsize::new(0);
+        fn rebinding(_: String) -> Looked {
+            // 0.0.0.0/8 is never routed, so nothing leaves this machine.
+            let first = ASKED.fetch_add(1, Ordering::SeqCst) == 0;
+            let ip = if first { [0, 0, 0, 1] } else { [127, 0, 0, 1] };
+            Box::pin(async move { Ok(vec![SocketAddr::from((ip, 0))]) })
+        }
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        listener.set_nonblocking(true).unwrap();
+        let url = format!("https://rebinding.example:{}/", listener.local_addr().unwrap().port());
+        let tls = Tls::new().unwrap();
+        let config = tls.builder.with_root_certificates(tls.public).with_no_client_auth();
+        let policy = AddressPolicy::parse("0.0.0.1").unwrap();
+        let client = reqwest::Client::builder()
+            .tls_backend_preconfigured(config)
+            .no_proxy()
+            .connect_timeout(Duration::from_secs(5))
+            .dns_resolver(Resolver { policy, real: None, lookup: rebinding })
+            .build()
+            .unwrap();
+        for (asked, is_refused) in [(1, false), (2, true)] {
+            let error = client.get(&url).send().await.unwrap_err();
+            assert_eq!(ASKED.load(Ordering::SeqCst), asked);
+            let refused =
+                matches!(trouble::diagnose(&error), trouble::Cause::Resolve(ResolveError::Refused { .. }));
+            assert_eq!(refused, is_refused, "{error:?}");
+        }
+        let nobody = listener.accept().unwrap_err();
+        assert_eq!(nobody.kind(), io::ErrorKind::WouldBlock, "no connection was made");
     }
 
     #[test]

@@ -7,6 +7,8 @@ mod client;
 mod endpoint;
 mod parsing;
 mod payload;
+mod probe;
+mod recorder;
 mod redaction;
 mod registration;
 mod requests;

@@ -176,15 +176,19 @@ fn read<T: DeserializeOwned>(answer: Answer<'_>, wanted: &str) -> Result<T, AskE
 }
 
 fn unreadable(answer: Answer<'_>, error: &serde_json::Error, wanted: &str) -> AskError {
-    let what = match error.classify() {
+    not_kubernetes(format!("asked for {wanted}, but the answer {}", unlike(answer, error)))
+}
+
+/// What an answer is that can't be read. Never quotes it.
+pub(crate) fn unlike(answer: Answer<'_>, error: &serde_json::Error) -> String {
+    match error.classify() {
         _ if is_html(answer) => "is a web page".to_owned(),
         Category::Data => format!("has another shape (at line {}, column {})", error.line(), error.column()),
         Category::Eof => "ends in the middle".to_owned(),
         Category::Syntax | Category::Io => {
             format!("is broken JSON (at line {}, column {})", error.line(), error.column())
         }
-    };
-    not_kubernetes(format!("asked for {wanted}, but the answer {what}"))
+    }
 }
 
 fn other(kind: &Kind, wanted: &str) -> AskError {
@@ -213,7 +217,7 @@ fn refusal(answer: Answer<'_>) -> AskError {
 }
 
 /// One sentence: the status, and the server's own words or else ours.
-fn told(answer: Answer<'_>, otherwise: &str) -> String {
+pub(crate) fn told(answer: Answer<'_>, otherwise: &str) -> String {
     let code = StatusCode::from_u16(answer.status).ok();
     let reason = code.and_then(|code| code.canonical_reason()).unwrap_or_default();
     let words = Status::of(answer).and_then(|status| status.message).or_else(|| plain_text(answer));
@@ -235,11 +239,11 @@ fn plain_text(answer: Answer<'_>) -> Option<String> {
 }
 
 /// What an API server says of a path that it does not serve.
-fn is_plain_404(answer: Answer<'_>) -> bool {
+pub(crate) fn is_plain_404(answer: Answer<'_>) -> bool {
     answer.body.trim_ascii() == b"404 page not found" || plain_text(answer).is_some()
 }
 
-fn is_html(answer: Answer<'_>) -> bool {
+pub(crate) fn is_html(answer: Answer<'_>) -> bool {
     answer.content_type.is_some_and(|t| t.contains("html"))
         || answer.body.trim_ascii_start().starts_with(b"<")
 }

@@ -2,6 +2,7 @@
 
 use std::net::IpAddr;
 
+use jiff::Timestamp;
 use monitor::ports::{CaCert, RegistrationRules};
 use rustls_pki_types::ServerName;
 use url::{Host, Url};
@@ -30,8 +31,8 @@ impl RegistrationRules for Rules {
         api_url(&self.policy, text).map(|url| without_slash(&url).to_owned())
     }
 
-    fn ca_cert(&self, text: &str) -> Result<CaCert, String> {
-        certificates::check(text)
+    fn ca_cert(&self, text: &str, now: Timestamp) -> Result<CaCert, String> {
+        certificates::check(text, now)
     }
 
     fn tls_server_name(&self, text: &str) -> Result<(), String> {
@@ -43,32 +44,32 @@ impl RegistrationRules for Rules {
 pub(crate) fn api_url(policy: &AddressPolicy, text: &str) -> Result<Url, String> {
     let text = text.trim();
     if text.len() > URL_BYTES {
-        return Err(format!("apiUrl is longer than {URL_BYTES} characters"));
+        return Err(format!("it is longer than {URL_BYTES} characters"));
     }
     // A URL parser drops tabs and line ends, and takes `\` for `/`: then it is not
     // what was read by a person.
     if text.chars().any(|c| c.is_control() || c.is_whitespace() || c == '\\') {
-        return Err("apiUrl holds white space, control characters or a backslash".to_owned());
+        return Err("it holds white space, control characters or a backslash".to_owned());
     }
     // Never quoted where it may hold a password.
-    let mut url = Url::parse(text).map_err(|e| format!("apiUrl is no URL: {e}"))?;
+    let mut url = Url::parse(text).map_err(|e| format!("it is no URL: {e}"))?;
     if url.scheme() != "https" || !text.to_ascii_lowercase().starts_with("https://") {
-        return Err("apiUrl must begin with https://: the token goes there".to_owned());
+        return Err("it must begin with https://, because the token goes there".to_owned());
     }
     if !url.username().is_empty() || url.password().is_some() {
-        return Err("apiUrl must not hold a user or a password".to_owned());
+        return Err("it must not hold a user or a password".to_owned());
     }
     if url.query().is_some() || url.fragment().is_some() {
-        return Err("apiUrl must not hold a query (?) or a fragment (#)".to_owned());
+        return Err("it must not hold a query (?) or a fragment (#)".to_owned());
     }
     if url.port() == Some(0) {
-        return Err("apiUrl names port 0, where nobody listens".to_owned());
+        return Err("it names port 0, where nobody listens".to_owned());
     }
     match url.host() {
-        Some(Host::Domain(name)) => policy.check_name(name).map_err(|e| format!("apiUrl {name}: {e}"))?,
-        Some(Host::Ipv4(ip)) => policy.check(IpAddr::V4(ip)).map_err(|e| format!("apiUrl: {e}"))?,
-        Some(Host::Ipv6(ip)) => policy.check(IpAddr::V6(ip)).map_err(|e| format!("apiUrl: {e}"))?,
-        None => return Err("apiUrl names no host".to_owned()),
+        Some(Host::Domain(name)) => policy.check_name(name).map_err(|e| format!("{name}: {e}"))?,
+        Some(Host::Ipv4(ip)) => policy.check(IpAddr::V4(ip)).map_err(|e| e.to_string())?,
+        Some(Host::Ipv6(ip)) => policy.check(IpAddr::V6(ip)).map_err(|e| e.to_string())?,
+        None => return Err("it names no host".to_owned()),
     }
     let segments: Vec<&str> = url.path().split('/').filter(|segment| !segment.is_empty()).collect();
     let path = segments.join("/");
@@ -93,7 +94,7 @@ pub(crate) fn tls_server_name(text: &str) -> Result<String, String> {
             });
             if host == Some(true) { Ok(name) } else { Err(no_name(text)) }
         }
-        Ok(_) => Err("tlsServerName must be a DNS name: an address can't be asked for in a TLS handshake \
+        Ok(_) => Err("it must be a DNS name: an address can't be asked for in a TLS handshake \
                       (RFC 6066). API servers' certificates are for `kubernetes.default.svc`, too"
             .to_owned()),
         Err(_) => Err(no_name(text)),
@@ -102,7 +103,7 @@ pub(crate) fn tls_server_name(text: &str) -> Result<String, String> {
 
 fn no_name(text: &str) -> String {
     let shown: String = text.chars().take(100).collect();
-    format!("tlsServerName {shown:?} is no DNS name")
+    format!("{shown:?} is no DNS name")
 }
 
 #[cfg(test)]
@@ -171,6 +172,7 @@ mod tests {
         ] {
             let told = api_url(text).expect_err(text);
             assert!(told.contains(why) && !told.contains("hunter2"), "{text}: {told}");
+            assert!(!told.starts_with("apiUrl"), "the pointer says which field it is: {told}");
         }
         assert!(
             api_url(&format!("https://example.com/{}", "x".repeat(2048))).unwrap_err().contains("longer")
@@ -194,7 +196,10 @@ mod tests {
             "%31%32%37.0.0.1",
             "0",
             "0.0.0.0",
+            "0.1.2.3",
+            "0x0.0x1.2.3",
             "169.254.169.254",
+            "169.254.170.2",
             "0xa9fea9fe",
             "0xa9.0xfe.0xa9.0xfe",
             "2852039166",
@@ -211,6 +216,12 @@ mod tests {
             "[2002:7f00:1::]",
             "[fe80::1]",
             "[fd00:ec2::254]",
+            "[fd00:ec2:ffff::1]",
+            "[::ffff:169.254.169.254]",
+            "[::ffff:0:0]",
+            "[64:ff9b:1::169.254.169.254]",
+            "[2002:a9fe:a9fe::]",
+            "[febf::1]",
             "[ff02::1]",
             "224.0.0.1",
             "255.255.255.255",

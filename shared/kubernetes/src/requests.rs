@@ -1,17 +1,21 @@
-//! The three questions, as requests. Nothing is sent here.
+//! The questions, as requests: three of a verdict, four of a probe. Nothing is sent here.
 //!
 //! `resourceVersion` is never among the parameters: `0` may be answered from an
 //! old cache, and an answer older than the push is worse than none.
 
 use std::fmt;
 
-use http::{HeaderValue, Request, header::ACCEPT};
+use http::{
+    HeaderValue, Method, Request, Uri,
+    header::{ACCEPT, CONTENT_TYPE},
+};
 use k8s_openapi::api::core::v1::Secret;
 use kube_core::{
     ApiResource, DynamicObject, GroupVersionKind, Resource,
     params::{GetParams, ListParams},
 };
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
+use serde_json::json;
 
 /// The API group of a HelmRelease.
 pub(crate) const FLUX_GROUP: &str = "helm.toolkit.fluxcd.io";
@@ -20,6 +24,16 @@ pub(crate) const FLUX_GROUP: &str = "helm.toolkit.fluxcd.io";
 /// follows the comma is for servers that know no such lists.
 const METADATA_LIST: &str =
     "application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1,application/json";
+
+/// What somebody wants to do, as an access review has it. Empty: not applicable, or
+/// for the namespace all of them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Access {
+    pub(crate) verb: &'static str,
+    pub(crate) group: &'static str,
+    pub(crate) resource: &'static str,
+    pub(crate) subresource: &'static str,
+}
 
 /// How many secrets a page may hold; kubectl asks for as many.
 pub(crate) const PAGE: u32 = 500;
@@ -84,6 +98,57 @@ pub(crate) fn payload(namespace: &str, secret: &str) -> Result<Request<Vec<u8>>,
     accepting("application/json", secrets(namespace)?.list(&parameters), "secret", secret)
 }
 
+/// Which Kubernetes it is.
+pub(crate) fn version() -> Request<Vec<u8>> {
+    plain(Method::GET, "/version", Vec::new())
+}
+
+/// What is served of the version of Flux's group that is asked for here.
+pub(crate) fn flux_resources() -> Request<Vec<u8>> {
+    plain(Method::GET, "/apis/helm.toolkit.fluxcd.io/v2", Vec::new())
+}
+
+/// Whether the account may do this in a namespace; in all of them where it is empty.
+pub(crate) fn access_review(access: Access, namespace: &str) -> Request<Vec<u8>> {
+    let review = json!({
+        "apiVersion": "authorization.k8s.io/v1",
+        "kind": "SelfSubjectAccessReview",
+        "spec": {"resourceAttributes": {
+            "verb": access.verb,
+            "group": access.group,
+            "resource": access.resource,
+            "subresource": access.subresource,
+            "namespace": namespace,
+        }},
+    });
+    let path = "/apis/authorization.k8s.io/v1/selfsubjectaccessreviews";
+    plain(Method::POST, path, review.to_string().into_bytes())
+}
+
+/// The rules that apply to the account in a namespace.
+pub(crate) fn rules_review(namespace: &str) -> Request<Vec<u8>> {
+    let review = json!({
+        "apiVersion": "authorization.k8s.io/v1",
+        "kind": "SelfSubjectRulesReview",
+        "spec": {"namespace": namespace},
+    });
+    let path = "/apis/authorization.k8s.io/v1/selfsubjectrulesreviews";
+    plain(Method::POST, path, review.to_string().into_bytes())
+}
+
+fn plain(method: Method, path: &'static str, body: Vec<u8>) -> Request<Vec<u8>> {
+    let has_body = !body.is_empty();
+    let mut request = Request::new(body);
+    *request.method_mut() = method;
+    *request.uri_mut() = Uri::from_static(path);
+    let json = HeaderValue::from_static("application/json");
+    if has_body {
+        request.headers_mut().insert(CONTENT_TYPE, json.clone());
+    }
+    request.headers_mut().insert(ACCEPT, json);
+    request
+}
+
 fn secrets(namespace: &str) -> Result<kube_core::Request, BadName> {
     Ok(kube_core::Request::new(Secret::url_path(&(), Some(&segment("namespace", namespace)?))))
 }
@@ -142,6 +207,27 @@ mod tests {
         let recorded = &fixture("api/answers.json")["one-secret-by-field-selector"]["request"];
         let request = payload("plain", "sh.helm.release.v1.helm3-upgrade-times-out.v2").unwrap();
         assert_recorded(&request, recorded, "");
+    }
+
+    #[test]
+    fn the_reviews_are_the_recorded_ones() {
+        let recorded = &fixture("api/answers.json");
+        let access = Access { verb: "get", group: FLUX_GROUP, resource: "helmreleases", subresource: "" };
+        for (request, name) in [
+            (access_review(access, ""), "ssar-get-helmreleases-allowed"),
+            (rules_review("apps"), "rules-review"),
+            (version(), "version"),
+        ] {
+            let recorded = &recorded[name]["request"];
+            assert_recorded(&request, recorded, "");
+            assert_eq!(request.method().as_str(), recorded["method"].as_str().unwrap());
+            let mut body: serde_json::Value = serde_json::from_slice(request.body()).unwrap_or_default();
+            // Go leaves out what is empty; the server reads both alike.
+            if let Some(attributes) = body.pointer_mut("/spec/resourceAttributes") {
+                attributes.as_object_mut().unwrap().retain(|_, value| value != "");
+            }
+            assert_eq!(&body, &recorded["body"]);
+        }
     }
 
     #[test]

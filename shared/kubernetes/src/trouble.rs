@@ -13,47 +13,115 @@ use crate::endpoint::{Endpoint, ResolveError};
 /// How many of a certificate's names are told.
 const NAMES: usize = 5;
 
+/// What went wrong between us and a server.
+#[derive(Debug)]
+pub(crate) enum Cause<'e> {
+    /// The name has no address, or none that may be connected to.
+    Resolve(&'e ResolveError),
+    /// The certificate was not accepted.
+    Certificate(&'e CertificateError),
+    /// What came is no TLS.
+    NotTls,
+    /// No TLS for another reason.
+    Tls(&'e rustls::Error),
+    /// What came is no HTTP/1.1.
+    NotHttp,
+    /// No connection in time.
+    NoConnectionInTime,
+    /// The answer stopped.
+    StoppedAnswering,
+    /// Nobody listens.
+    Refused,
+    /// The server closed the connection.
+    Reset,
+    /// The network has no way there.
+    NoRoute,
+    /// The body can't be unpacked.
+    BrokenGzip,
+    /// No connection, in the words of the system.
+    NoConnection(String),
+    /// The connection ended, in the words of whoever noticed.
+    BrokeOff(String),
+}
+
 /// Sending failed, or reading what came.
 pub(crate) fn told(error: &reqwest::Error, endpoint: &Endpoint) -> AskError {
+    let cause = diagnose(error);
+    let kind = match &cause {
+        Cause::Certificate(_) | Cause::NotTls | Cause::Tls(_) => AskErrorKind::Tls,
+        Cause::NotHttp | Cause::BrokenGzip => AskErrorKind::NotKubernetes,
+        Cause::NoConnectionInTime | Cause::StoppedAnswering => AskErrorKind::Slow,
+        Cause::Resolve(_)
+        | Cause::Refused
+        | Cause::Reset
+        | Cause::NoRoute
+        | Cause::NoConnection(_)
+        | Cause::BrokeOff(_) => AskErrorKind::Unreachable,
+    };
+    AskError { kind, message: cause.words(endpoint) }
+}
+
+/// What it was, from what the libraries say.
+pub(crate) fn diagnose(error: &reqwest::Error) -> Cause<'_> {
     let causes = causes(error);
-    let server = &endpoint.server;
     if let Some(resolve) = find::<ResolveError>(&causes) {
-        return unreachable(resolve.to_string());
+        return Cause::Resolve(resolve);
     }
-    if let Some(tls) = find::<rustls::Error>(&causes) {
-        return AskError { kind: AskErrorKind::Tls, message: tls_words(tls, endpoint) };
+    match find::<rustls::Error>(&causes) {
+        Some(rustls::Error::InvalidCertificate(certificate)) => return Cause::Certificate(certificate),
+        Some(rustls::Error::InvalidMessage(_)) => return Cause::NotTls,
+        Some(other) => return Cause::Tls(other),
+        None => {}
     }
     if find::<hyper::Error>(&causes).is_some_and(hyper::Error::is_parse) {
-        return not_http(server);
+        return Cause::NotHttp;
     }
     if error.is_timeout() {
-        return slow(if error.is_connect() {
-            format!("no connection to {server} in time")
-        } else {
-            format!("{server} stopped answering")
-        });
+        return if error.is_connect() { Cause::NoConnectionInTime } else { Cause::StoppedAnswering };
     }
     let kind = causes.iter().rev().find_map(|e| e.downcast_ref::<io::Error>()).map(io::Error::kind);
-    let innermost = causes.last().map(ToString::to_string).unwrap_or_default();
+    let innermost = || causes.last().map(ToString::to_string).unwrap_or_default();
     match kind {
-        Some(io::ErrorKind::ConnectionRefused) => unreachable(format!("{server} refused the connection")),
+        Some(io::ErrorKind::ConnectionRefused) => Cause::Refused,
         Some(
             io::ErrorKind::ConnectionReset | io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionAborted,
-        ) => unreachable(format!("{server} reset the connection")),
-        Some(io::ErrorKind::NetworkUnreachable | io::ErrorKind::HostUnreachable) => {
-            unreachable(format!("no route to {server}"))
-        }
-        _ if error.is_connect() => unreachable(format!("no connection to {server}: {innermost}")),
+        ) => Cause::Reset,
+        Some(io::ErrorKind::NetworkUnreachable | io::ErrorKind::HostUnreachable) => Cause::NoRoute,
+        _ if error.is_connect() => Cause::NoConnection(innermost()),
         // Neither HTTP nor the connection failed, so unpacking did.
         Some(io::ErrorKind::InvalidData | io::ErrorKind::InvalidInput)
             if find::<hyper::Error>(&causes).is_none() =>
         {
-            AskError {
-                kind: AskErrorKind::NotKubernetes,
-                message: format!("the answer of {server} is broken gzip"),
-            }
+            Cause::BrokenGzip
         }
-        _ => unreachable(format!("the connection to {server} broke off: {innermost}")),
+        _ => Cause::BrokeOff(innermost()),
+    }
+}
+
+impl Cause<'_> {
+    /// One sentence.
+    pub(crate) fn words(&self, endpoint: &Endpoint) -> String {
+        let server = &endpoint.server;
+        match self {
+            Self::Resolve(error) => error.to_string(),
+            Self::Certificate(error) => {
+                format!("the certificate of {server} {}", certificate_words(error, endpoint))
+            }
+            Self::NotTls => format!("{server} does not speak TLS"),
+            Self::Tls(rustls::Error::AlertReceived(alert)) => {
+                format!("{server} broke off the TLS handshake: {alert:?}")
+            }
+            Self::Tls(other) => format!("no TLS with {server}: {other}"),
+            Self::NotHttp => format!("{server} does not speak HTTP/1.1"),
+            Self::NoConnectionInTime => format!("no connection to {server} in time"),
+            Self::StoppedAnswering => format!("{server} stopped answering"),
+            Self::Refused => format!("{server} refused the connection"),
+            Self::Reset => format!("{server} reset the connection"),
+            Self::NoRoute => format!("no route to {server}"),
+            Self::BrokenGzip => format!("the answer of {server} is broken gzip"),
+            Self::NoConnection(why) => format!("no connection to {server}: {why}"),
+            Self::BrokeOff(why) => format!("the connection to {server} broke off: {why}"),
+        }
     }
 }
 
@@ -73,22 +141,6 @@ pub(crate) fn unreachable(message: String) -> AskError {
 
 pub(crate) fn slow(message: String) -> AskError {
     AskError { kind: AskErrorKind::Slow, message }
-}
-
-fn not_http(server: &str) -> AskError {
-    AskError { kind: AskErrorKind::NotKubernetes, message: format!("{server} does not speak HTTP/1.1") }
-}
-
-fn tls_words(error: &rustls::Error, endpoint: &Endpoint) -> String {
-    let server = &endpoint.server;
-    match error {
-        rustls::Error::InvalidCertificate(certificate) => {
-            format!("the certificate of {server} {}", certificate_words(certificate, endpoint))
-        }
-        rustls::Error::InvalidMessage(_) => format!("{server} does not speak TLS"),
-        rustls::Error::AlertReceived(alert) => format!("{server} broke off the TLS handshake: {alert:?}"),
-        other => format!("no TLS with {server}: {other}"),
-    }
 }
 
 fn certificate_words(error: &CertificateError, endpoint: &Endpoint) -> String {
@@ -119,21 +171,24 @@ fn certificate_words(error: &CertificateError, endpoint: &Endpoint) -> String {
         CertificateError::InvalidPurpose | CertificateError::InvalidPurposeContext { .. } => {
             "is not one for servers".to_owned()
         }
-        // webpki's word; rustls has none for it.
-        other if format!("{other:?}").contains("CaUsedAsEndEntity") => {
-            "is a CA's own, which no server may show".to_owned()
-        }
+        other if is_ca_itself(other) => "is a CA's own, which no server may show".to_owned(),
         other => format!("is not accepted: {other}"),
     }
 }
 
-/// The names come as `DnsName("x")`, `IpAddress(x)`.
-fn name_alone(name: &str) -> &str {
+/// Whether the server showed a CA's own certificate. The word is webpki's; rustls
+/// has none for it.
+pub(crate) fn is_ca_itself(error: &CertificateError) -> bool {
+    format!("{error:?}").contains("CaUsedAsEndEntity")
+}
+
+/// rustls names them as `DnsName("x")`, `IpAddress(x)`.
+pub(crate) fn name_alone(name: &str) -> &str {
     let inner = name.split_once('(').and_then(|(_, rest)| rest.strip_suffix(')')).unwrap_or(name);
     inner.trim_matches('"')
 }
 
-fn day(time: &UnixTime) -> String {
+pub(crate) fn day(time: &UnixTime) -> String {
     i64::try_from(time.as_secs())
         .ok()
         .and_then(|seconds| Timestamp::from_second(seconds).ok())

@@ -633,6 +633,57 @@ async fn a_message_never_holds_the_token() {
     .await;
 }
 
+/// A decoder's words as an API server sends them and as Flux and Helm pass them on,
+/// with the quotation before, across and behind the cut of a message.
+#[tokio::test]
+async fn neighbouring_data_that_a_decoder_quotes_is_in_no_message() {
+    limited(async {
+        for before in [0, 300, 900, 960, 1000, 1100] {
+            let words = format!(
+                "{}Helm upgrade failed for release shop/checkout with chart checkout@1.4.0: Secret in version \
+                 \"v1\" cannot be handled as a Secret: v1.Secret.Data: base64Codec: invalid input, error found in \
+                 #10 byte of ...|tes\":{{\"p\":\"hunter2\"}}|..., bigger context \
+                 ...|{{\"apiVersion\":\"v1\",\"data\":{{\"hunter2\":\"hunter2\"}}|..., and hunter2",
+                "x ".repeat(before / 2),
+            );
+            let shown = |text: &str| {
+                let text = verdict::clean(text);
+                assert!(text.len() <= verdict::MESSAGE_BYTES && !text.contains("hunter2"), "{text}");
+                if before == 0 {
+                    assert!(text.contains("chart checkout@1.4.0") && text.contains("invalid input, "), "{text}");
+                }
+            };
+            shown(&refused(Reply::Bytes(status(500, "InternalError", &words))).await.message);
+            let plain = http("400 Bad Request", "Content-Type: text/plain\r\n", words.as_bytes());
+            shown(&refused(Reply::Bytes(plain)).await.message);
+
+            let mut object = helm_release();
+            object["status"] = json!({"conditions": [
+                {"type": "Ready", "status": "False", "reason": "UpgradeFailed", "message": words}
+            ]});
+            let server = Server::start(move |_, _| Reply::Bytes(json_answer(&object))).await;
+            let client = client(PATIENT);
+            let answer = client.helm_release(&server.credentials(), "shop", "checkout").await.unwrap();
+            let object = answer.value.unwrap();
+            assert!(!object.status.conditions[0].message.contains("hunter2"));
+            shown(&object.status.conditions[0].message);
+
+            let packed = STANDARD.encode(STANDARD.encode(gzip(
+                json!({"info": {"description": words}}).to_string().as_bytes(),
+            )));
+            let secret = json!({"kind": "SecretList", "apiVersion": "v1", "items": [{
+                "metadata": {"name": "s", "labels": {"owner": "helm"}}, "data": {"release": packed},
+            }]});
+            let server = Server::start(move |_, _| Reply::Bytes(json_answer(&secret))).await;
+            let answer = client.payload(&server.credentials(), "shop", "s").await.unwrap();
+            let Payload::Read(release) = answer.value else { panic!("{answer:?}") };
+            assert!(!release.info.description.contains("hunter2"));
+            shown(&release.info.description);
+        }
+    })
+    .await;
+}
+
 #[tokio::test]
 async fn a_token_that_no_header_can_carry_is_not_sent() {
     limited(async {

@@ -72,11 +72,11 @@ pub struct TargetAnswer {
 
 impl From<&Deployment> for Answer {
     fn from(item: &Deployment) -> Self {
-        let labels = item.request.as_ref();
+        let (app, environment) = item.app_environment();
         Self {
             deployment_id: item.deployment_id.clone(),
-            app: labels.and_then(|r| r.app.clone()),
-            environment: labels.and_then(|r| r.environment.clone()),
+            app,
+            environment,
             status: item.status,
             reason: item.reason,
             last_reason: item.last_reason,

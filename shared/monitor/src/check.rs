@@ -1,7 +1,7 @@
 //! One check of a deployment: read while asking, decide, write only what changed.
 
 use std::{
-    collections::{BTreeMap, BTreeSet, HashMap},
+    collections::HashMap,
     sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
@@ -16,12 +16,14 @@ use verdict::{
 
 use crate::{
     answer::Answer,
-    cluster::ClusterRow,
-    credentials::CredentialCache,
+    credentials::{CredentialCache, Entry, EntryError},
     deployment::{Deployment, SCHEMA, Target},
-    ports::{Clock, Clusters, Credentials, Deployments, Events, Registry, StoreError, Stored, Vault},
-    request::{Execution, Refusal, Request, sentence},
-    slug::slug,
+    ports::{
+        Clock, Clusters, Credentials, Deployments, Eks, EksError, Environments, Events, Registry, StoreError,
+        Stored, Vault,
+    },
+    request::{Execution, Request, sentence},
+    resolve::{Unresolved, closed, resolve},
 };
 
 /// What all targets together may take in one check, payloads and second tries
@@ -82,8 +84,12 @@ pub struct CheckPorts {
     pub deployments: Arc<dyn Deployments>,
     /// The registered clusters.
     pub registry: Arc<dyn Registry>,
-    /// Their credentials.
+    /// The registered environments.
+    pub environments: Arc<dyn Environments>,
+    /// The clusters' credentials.
     pub vault: Arc<dyn Vault>,
+    /// Entering EKS clusters.
+    pub eks: Arc<dyn Eks>,
     /// The clusters themselves.
     pub clusters: Arc<dyn Clusters>,
     /// Where the end of a deployment is told.
@@ -113,13 +119,15 @@ pub struct Ended {
     pub status: String,
     /// The error's name, where there is one.
     pub error: Option<String>,
+    /// The error's sentence, where there is one.
+    pub cause: Option<String>,
 }
 
 impl Checker {
     /// A checker that remembers nothing yet.
     #[must_use]
     pub fn new(ports: CheckPorts, settings: Settings) -> Self {
-        let credentials = CredentialCache::new(ports.vault.clone(), ports.clock.clone());
+        let credentials = CredentialCache::new(ports.vault.clone(), ports.eks.clone(), ports.clock.clone());
         Self { ports, settings, credentials, remembered: Mutex::default() }
     }
 
@@ -243,41 +251,26 @@ impl Checker {
         execution: Option<&Execution>,
         now: Timestamp,
     ) -> Result<Deployment, CheckError> {
-        // Forty targets on one cluster are one row to read.
-        let ids: BTreeSet<String> = request.targets.iter().map(|t| slug(&t.cluster)).collect();
-        let read = ids.into_iter().map(|id| async move {
-            let row = self.ports.registry.get(&id).await?;
-            Ok((id, row))
-        });
-        let rows: BTreeMap<String, Option<ClusterRow>> =
-            join_all(read).await.into_iter().collect::<Result<_, StoreError>>()?;
-        let mut refusals = Vec::new();
-        let mut targets = Vec::with_capacity(request.targets.len());
-        for (index, target) in request.targets.iter().enumerate() {
-            let row = rows.get(&slug(&target.cluster)).and_then(Option::as_ref);
-            // The slug alone would let `prod/eu` stand for `prod-eu`.
-            let row = row.filter(|r| r.name == target.cluster || r.id == target.cluster);
-            let Some(row) = row.filter(|r| r.state.is_usable()) else {
-                refusals.push(Refusal {
-                    pointer: format!("/targets/{index}/cluster"),
-                    detail: format!("no cluster \"{}\" is registered", target.cluster),
-                });
-                continue;
-            };
-            targets.push(Target {
-                cluster: target.cluster.clone(),
-                cluster_id: row.id.clone(),
-                namespace: target.namespace.clone(),
-                release: target.release.clone(),
-                helm_type: request.helm_type,
+        let resolved = resolve(&*self.ports.registry, &*self.ports.environments, request).await;
+        let resolved = resolved.map_err(|unresolved| match unresolved {
+            Unresolved::Refused(refusals) => CheckError::InvalidRequest(sentence(&refusals)),
+            Unresolved::Store(error) => error.into(),
+        })?;
+        let targets = resolved
+            .targets
+            .into_iter()
+            .map(|(target, cluster_id)| Target {
+                cluster: target.cluster,
+                cluster_id,
+                namespace: target.namespace,
+                release: target.release,
+                helm_type: resolved.helm_type,
                 api_url: None,
                 state: TargetState::new(now),
-            });
-        }
-        if !refusals.is_empty() {
-            return Err(CheckError::InvalidRequest(sentence(&refusals)));
-        }
-        let timeout_secs = request.timeout_secs.unwrap_or(self.settings.default_timeout_secs);
+            })
+            .collect();
+        let timeout_secs =
+            request.timeout_secs.or(resolved.timeout_secs).unwrap_or(self.settings.default_timeout_secs);
         Ok(Deployment {
             digest: request.digest(),
             request: Some(Request { timeout_secs: Some(timeout_secs), ..request.clone() }),
@@ -304,6 +297,7 @@ impl Checker {
             execution_arn: execution.map(|e| e.arn.clone()),
             digest: String::new(),
             request: None,
+            labels: None,
             started_at,
             deadline,
             checked_at: now,
@@ -365,7 +359,7 @@ impl Checker {
         now: Timestamp,
         looked: &mut Looked,
     ) {
-        let mut refused: Option<Arc<Credentials>> = None;
+        let mut refused: Option<Arc<Entry>> = None;
         for _ in 0..2 {
             let read = match self.credentials.get(&target.cluster_id, refused.as_ref()).await {
                 Ok(Some(read)) => read,
@@ -382,20 +376,30 @@ impl Checker {
                     );
                     // The first refusal says more than the failing to read again.
                     if refused.is_none() {
-                        let message = "Secrets Manager gave no answer or a refusal";
+                        let message = match error {
+                            EntryError::Vault(_) => "Secrets Manager gave no answer or a refusal".to_owned(),
+                            EntryError::Eks(EksError::Refused(why)) => why,
+                            EntryError::Eks(error @ EksError::Transient(_)) => error.to_string(),
+                        };
                         looked.look = failed_look(now, AskErrorKind::CredentialsUnavailable, message);
                     }
                     return;
                 }
             };
-            if let Some(pinned) = target.api_url.as_ref().filter(|url| **url != read.credentials.api_url) {
+            let Entry { credentials, namespaces } = &*read.entry;
+            if !namespaces.allows(&target.namespace) {
+                let message = closed(&target.cluster_id, &target.namespace, namespaces);
+                looked.look = failed_look(now, AskErrorKind::NamespaceNotAllowed, message);
+                return;
+            }
+            if let Some(pinned) = target.api_url.as_ref().filter(|url| **url != credentials.api_url) {
                 let message =
                     format!("it was {pinned} when the deployment began, and is another address now");
                 looked.look = failed_look(now, AskErrorKind::ClusterChanged, message);
                 return;
             }
-            looked.api_url = Some(read.credentials.api_url.clone());
-            looked.look = self.ask(request, item, target, &read.credentials, now).await;
+            looked.api_url = Some(credentials.api_url.clone());
+            looked.look = self.ask(request, item, target, credentials, now).await;
             let wanting = matches!(
                 &looked.look.seen,
                 Seen::Failed(AskError {
@@ -406,7 +410,7 @@ impl Checker {
             if !wanting || read.fresh {
                 return;
             }
-            refused = Some(read.credentials);
+            refused = Some(read.entry);
         }
     }
 
@@ -622,13 +626,21 @@ fn close_item(item: &mut Deployment, ended: &Ended, now: Timestamp) {
         "TIMED_OUT" => "ran into its own time limit",
         _ => "failed",
     };
-    let error = ended.error.as_deref().map(|e| format!(" ({e})")).unwrap_or_default();
+    let error = match (ended.error.as_deref(), ended.cause.as_deref()) {
+        (Some(error), Some(cause)) => format!(" ({error}: {cause})"),
+        (Some(word), None) | (None, Some(word)) => format!(" ({word})"),
+        (None, None) => String::new(),
+    };
     let seen = if item.message.is_empty() { "nothing" } else { item.message.as_str() };
     item.message =
         verdict::clean(&format!("the execution {how}{error} before there was a verdict; last seen: {seen}"));
     item.status = Status::Failed;
     item.last_reason = Some(item.reason);
-    item.reason = Reason::MonitorError;
+    // The state machine's own word for a refusal, where it could not write it down itself.
+    item.reason = match ended.error.as_deref() {
+        Some("InvalidRequest") => Reason::InvalidRequest,
+        _ => Reason::MonitorError,
+    };
     item.evidence = None;
     item.finished_at = Some(now);
     stop_waiting(item.targets.iter_mut().map(|t| &mut t.state));
@@ -649,7 +661,7 @@ fn changed(stored: &Deployment, next: &Deployment) -> bool {
         || next.checked_at.duration_since(stored.checked_at) >= HEARTBEAT
 }
 
-fn later(from: Timestamp, by: SignedDuration) -> Timestamp {
+pub(crate) fn later(from: Timestamp, by: SignedDuration) -> Timestamp {
     from.checked_add(by).unwrap_or(Timestamp::MAX)
 }
 

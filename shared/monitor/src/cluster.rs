@@ -3,6 +3,21 @@
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
+use crate::{namespaces::Namespaces, probe::LastProbe};
+
+/// An EKS cluster that is entered without a stored token.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct EksCluster {
+    /// Its name in EKS.
+    pub cluster_name: String,
+    /// The AWS region that it is in.
+    pub region: String,
+    /// The role that is taken on the way, as for another account; `None`: our own.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub role_arn: Option<String>,
+}
+
 /// A cluster's row in the registry: everything but the credentials.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -19,19 +34,36 @@ pub struct ClusterRow {
     /// For showing.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ca_fingerprint: Option<String>,
-    /// When the first of the CA's certificates ends.
+    /// When the first of the CA's certificates ends, of those that were valid when
+    /// they were given.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ca_not_after: Option<Timestamp>,
     /// The token's `exp`, where it is a JWT that has one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub token_expires_at: Option<Timestamp>,
+    /// The token's `iss` and `sub`, where it is a JWT: for showing.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub token_issuer: Option<String>,
+    /// See `token_issuer`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub token_subject: Option<String>,
+    /// For showing: entered by an AWS identity instead of a stored token.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub eks: Option<EksCluster>,
+    /// For showing; what is enforced stands in the secret.
+    #[serde(default)]
+    pub namespaces: Namespaces,
+    /// The last probe.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub last_probe: Option<LastProbe>,
     /// Where the row stands.
     pub state: RowState,
-    /// Changed by every write: a writer goes on only while it is its own.
+    /// Changed by every write but that of a probe: a writer goes on only while it is
+    /// its own.
     pub nonce: String,
     /// When it was first registered.
     pub created_at: Timestamp,
-    /// When it was last written.
+    /// When it was last registered or changed, or somebody began to; a probe leaves it.
     pub updated_at: Timestamp,
 }
 

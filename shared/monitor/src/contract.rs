@@ -1,7 +1,9 @@
 //! What every store is held to, the in-memory twins and the real adapters alike.
 //! Each function panics where the contract is broken, and wants an empty store:
 //! a second run over the same one fails.
-#![allow(clippy::unwrap_used, reason = "a test of its own: it is compiled for tests only")]
+#![allow(clippy::panic, clippy::unwrap_used, reason = "a test of its own: it is compiled for tests only")]
+
+use std::collections::BTreeSet;
 
 use futures_util::future::join;
 use jiff::{SignedDuration, Timestamp};
@@ -10,9 +12,15 @@ use verdict::{Baseline, HelmType, MESSAGE_BYTES, PlainBaseline, Reason, Revision
 
 use crate::{
     answer::Answer,
-    cluster::{ClusterRow, RowState},
-    deployment::{Deployment, SCHEMA, Target},
-    ports::{Credentials, Deployments, Events, Expected, Page, Registry, StoreError, Stored, Vault},
+    cluster::{ClusterRow, EksCluster, RowState},
+    deployment::{Deployment, SCHEMA, Summary, Target},
+    environment::{Environment, EnvironmentPage},
+    namespaces::Namespaces,
+    ports::{
+        Auth, ClusterSecret, Credentials, Deployments, Environments, Events, Executions, Expected, Found,
+        History, Page, Registry, Starting, StoreError, Stored, Vault,
+    },
+    probe::{Attention, ProbeReason},
     request::{Request, TargetRequest},
 };
 
@@ -29,7 +37,7 @@ pub fn deployment(id: &str, now: Timestamp) -> Deployment {
             deployment_id: id.to_owned(),
             app: Some("checkout".to_owned()),
             environment: Some("production".to_owned()),
-            helm_type: HelmType::Plain,
+            helm_type: Some(HelmType::Plain),
             targets: vec![TargetRequest {
                 cluster: "Prod EU".to_owned(),
                 namespace: "shop".to_owned(),
@@ -42,6 +50,7 @@ pub fn deployment(id: &str, now: Timestamp) -> Deployment {
             fail_fast: false,
             allow_unchanged: false,
         }),
+        labels: None,
         started_at: now,
         deadline: now + SignedDuration::from_secs(300),
         checked_at: now,
@@ -116,8 +125,35 @@ pub fn cluster(id: &str, nonce: &str) -> ClusterRow {
         ca_fingerprint: Some("AB:CD:EF".to_owned()),
         ca_not_after: Some(created_at + SignedDuration::from_hours(24 * 365)),
         token_expires_at: None,
+        token_issuer: Some("https://kubernetes.default.svc".to_owned()),
+        token_subject: None,
+        eks: None,
+        namespaces: Namespaces::default(),
+        last_probe: None,
         state: RowState::Active,
         nonce: nonce.to_owned(),
+        created_at,
+        updated_at: created_at + SignedDuration::new(5, 123_456_789),
+    }
+}
+
+/// An environment with a target on each of these clusters.
+#[must_use]
+pub fn environment(app: &str, name: &str, clusters: &[&str]) -> Environment {
+    let created_at = Timestamp::from_second(1_790_000_000).unwrap_or_default();
+    Environment {
+        app: app.to_owned(),
+        environment: name.to_owned(),
+        helm_type: HelmType::Flux,
+        targets: clusters
+            .iter()
+            .map(|cluster| TargetRequest {
+                cluster: (*cluster).to_owned(),
+                namespace: "shop".to_owned(),
+                release: "checkout".to_owned(),
+            })
+            .collect(),
+        timeout_secs: None,
         created_at,
         updated_at: created_at + SignedDuration::new(5, 123_456_789),
     }
@@ -145,6 +181,8 @@ pub async fn deployments(store: &dyn Deployments, now: Timestamp) {
     an_expired_item_is_none(store, now).await;
     an_unknown_schema_is_refused(store, now).await;
     everything_comes_back(store, now).await;
+    an_environment_has_its_own_history(store, now).await;
+    a_history_comes_page_by_page(store, now).await;
 }
 
 async fn nothing_is_there_at_first(store: &dyn Deployments) {
@@ -285,6 +323,115 @@ async fn everything_comes_back(store: &dyn Deployments, now: Timestamp) {
     assert_eq!(store.get("bare").await.unwrap(), Some(bare));
 }
 
+/// The index may lag behind the table on AWS; it does so neither in memory nor in an
+/// emulator, which are what this is run against.
+async fn an_environment_has_its_own_history(store: &dyn Deployments, now: Timestamp) {
+    let none = History { deployments: Vec::new(), more: false };
+    assert_eq!(store.history("shop", "production", 100, None).await.unwrap(), none);
+    let begun = |id: &str, app: Option<&str>, environment: Option<&str>, secs_ago: i64| {
+        let started_at = now - SignedDuration::from_secs(secs_ago);
+        let mut item = Deployment { started_at, ..deployment(id, now) };
+        if let Some(request) = item.request.as_mut() {
+            request.app = app.map(str::to_owned);
+            request.environment = environment.map(str::to_owned);
+        }
+        item
+    };
+    let pending = begun("shop-pending", Some("shop"), Some("production"), 10);
+    let ended = begun("shop-ended", Some("shop"), Some("production"), 30);
+    let expired = Deployment {
+        expires_at: now.as_second() - 60,
+        ..begun("shop-expired", Some("shop"), Some("production"), 20)
+    };
+    for item in [
+        &ended,
+        &expired,
+        &pending,
+        &begun("shop-elsewhere", Some("shop"), Some("staging"), 15),
+        &begun("shop-longer", Some("shop-2"), Some("production"), 15),
+        &begun("shop-longer-too", Some("shop"), Some("production-2"), 15),
+        &begun("shop-app-only", Some("shop"), None, 15),
+        &begun("shop-environment-only", None, Some("production"), 15),
+        &begun("shop-unlabelled", None, None, 15),
+    ] {
+        assert_eq!(store.create(item, now).await.unwrap(), Stored::Yes);
+    }
+    let ended = Deployment {
+        status: Status::Failed,
+        reason: Reason::RolledBack,
+        finished_at: Some(now),
+        ..next(&ended, "ended")
+    };
+    assert_eq!(store.update(&ended).await.unwrap(), Stored::Yes);
+    let told = |item: &Deployment| Summary {
+        deployment_id: item.deployment_id.clone(),
+        status: item.status,
+        reason: item.reason,
+        started_at: item.started_at,
+        finished_at: item.finished_at,
+    };
+    let all = History { deployments: vec![told(&pending), told(&ended)], more: false };
+    assert_eq!(store.history("shop", "production", 100, None).await.unwrap(), all);
+    // The one that has expired takes no place on a page.
+    assert_eq!(store.history("shop", "production", 2, None).await.unwrap(), all);
+    let page = store.history("shop", "production", 1, None).await.unwrap();
+    assert_eq!(page, History { deployments: vec![told(&pending)], more: true });
+}
+
+/// Of those that began at the same instant the order is the store's own. A page
+/// after one of them begins with the next.
+async fn a_history_comes_page_by_page(store: &dyn Deployments, now: Timestamp) {
+    // A whole second among parts of one: they must sort as instants, not as they are written.
+    let second = Timestamp::from_second(now.as_second() - 100).unwrap();
+    let starts = [
+        ("page-1", second + SignedDuration::from_millis(500)),
+        ("page-2a", second),
+        ("page-2b", second),
+        ("page-2c", second),
+        ("page-2d", second),
+        ("page-3", second - SignedDuration::from_millis(1)),
+        ("page-4", second - SignedDuration::from_secs(1)),
+    ];
+    for (id, started_at) in starts {
+        let mut item = Deployment { started_at, ..deployment(id, now) };
+        if let Some(request) = item.request.as_mut() {
+            request.app = Some("pages".to_owned());
+        }
+        assert_eq!(store.create(&item, now).await.unwrap(), Stored::Yes);
+    }
+    let all: BTreeSet<(String, Timestamp)> =
+        starts.iter().map(|(id, started_at)| ((*id).to_owned(), *started_at)).collect();
+    for limit in 1..=starts.len() + 1 {
+        let mut seen: Vec<(String, Timestamp)> = Vec::new();
+        let mut after: Option<(Timestamp, String)> = None;
+        loop {
+            let from = after.as_ref().map(|(started_at, id)| (*started_at, id.as_str()));
+            let page = store.history("pages", "production", limit, from).await.unwrap();
+            let left = starts.len() - seen.len();
+            assert_eq!((page.deployments.len(), page.more), (limit.min(left), left > limit), "{limit}");
+            seen.extend(page.deployments.iter().map(|it| (it.deployment_id.clone(), it.started_at)));
+            after = page.deployments.last().map(|it| (it.started_at, it.deployment_id.clone()));
+            if !page.more {
+                break;
+            }
+        }
+        assert!(seen.is_sorted_by(|a, b| a.1 >= b.1), "newest first, {limit} a page: {seen:?}");
+        assert_eq!(seen.into_iter().collect::<BTreeSet<_>>(), all, "each once, {limit} a page");
+    }
+    // After the last there is nothing, and what is gone is still a place to go on from.
+    let last = (second - SignedDuration::from_secs(1), "page-4");
+    let none = History { deployments: Vec::new(), more: false };
+    assert_eq!(store.history("pages", "production", 3, Some(last)).await.unwrap(), none);
+    let gone = (second - SignedDuration::from_millis(500), "gone");
+    let page = store.history("pages", "production", 3, Some(gone)).await.unwrap();
+    let ids: Vec<_> = page.deployments.iter().map(|it| it.deployment_id.as_str()).collect();
+    assert_eq!((ids, page.more), (vec!["page-4"], false));
+    // Limits out of bounds are brought back into them.
+    let one = store.history("pages", "production", 0, None).await.unwrap();
+    assert_eq!((one.deployments.len(), one.more), (1, true));
+    assert_eq!(store.history("pages", "production", usize::MAX, None).await.unwrap().deployments.len(), 7);
+}
+
 /// The contract of [`Registry`].
 pub async fn registry(store: &dyn Registry) {
     rows_are_guarded_by_their_nonce(store).await;
@@ -370,18 +517,173 @@ async fn rows_come_in_order_page_by_page(store: &dyn Registry) {
     assert_eq!(store.list(usize::MAX, None).await.unwrap().rows.len(), 5);
 }
 
+/// The contract of [`Environments`].
+pub async fn environments<S: Registry + Environments>(store: &S) {
+    an_environment_needs_clusters_that_may_be_used(store).await;
+    an_environment_is_replaced_whole_and_removed(store).await;
+    environments_come_in_order_page_by_page(store).await;
+    those_that_name_a_cluster_are_found(store).await;
+}
+
+fn owned(ids: &[&str]) -> Vec<String> {
+    ids.iter().map(|id| (*id).to_owned()).collect()
+}
+
+async fn an_environment_needs_clusters_that_may_be_used<S: Registry + Environments>(store: &S) {
+    assert_eq!(store.environment("guarded", "production").await.unwrap(), None);
+    for (id, state) in [
+        ("registering", RowState::Registering),
+        ("active", RowState::Active),
+        ("updating", RowState::Updating),
+        ("deleting", RowState::Deleting),
+    ] {
+        let row = ClusterRow { state, ..cluster(id, "n") };
+        assert_eq!(store.put(&row, Expected::Absent).await.unwrap(), Stored::Yes);
+    }
+    for clusters in
+        [&["absent"][..], &["registering"], &["deleting"], &["active", "deleting"], &["absent", "updating"]]
+    {
+        let refused = environment("guarded", "production", clusters);
+        assert_eq!(store.put_environment(&refused, &owned(clusters)).await.unwrap(), Stored::Lost);
+        assert_eq!(store.environment("guarded", "production").await.unwrap(), None);
+    }
+    let first = environment("guarded", "production", &["active", "updating"]);
+    let ids = owned(&["active", "updating"]);
+    assert_eq!(store.put_environment(&first, &ids).await.unwrap(), Stored::Yes);
+    assert_eq!(store.environment("guarded", "production").await.unwrap().as_ref(), Some(&first));
+    // What is refused leaves what was there.
+    let refused = environment("guarded", "production", &["deleting"]);
+    assert_eq!(store.put_environment(&refused, &owned(&["deleting"])).await.unwrap(), Stored::Lost);
+    assert_eq!(store.environment("guarded", "production").await.unwrap(), Some(first));
+    assert!(store.remove_environment("guarded", "production").await.unwrap());
+    for id in ["registering", "active", "updating", "deleting"] {
+        assert_eq!(store.remove(id, "n").await.unwrap(), Stored::Yes);
+    }
+}
+
+async fn an_environment_is_replaced_whole_and_removed<S: Registry + Environments>(store: &S) {
+    for id in ["a", "b"] {
+        assert_eq!(store.put(&cluster(id, "n"), Expected::Absent).await.unwrap(), Stored::Yes);
+    }
+    let first = Environment { timeout_secs: Some(600), ..environment("shop", "production", &["a"]) };
+    assert_eq!(store.put_environment(&first, &owned(&["a"])).await.unwrap(), Stored::Yes);
+    // The same again, and an id twice, as where two targets are on one cluster.
+    assert_eq!(store.put_environment(&first, &owned(&["a", "a"])).await.unwrap(), Stored::Yes);
+    assert_eq!(store.environment("shop", "production").await.unwrap(), Some(first));
+
+    let second = Environment { helm_type: HelmType::Plain, ..environment("shop", "production", &["b", "b"]) };
+    assert_eq!(store.put_environment(&second, &owned(&["b"])).await.unwrap(), Stored::Yes);
+    assert_eq!(store.environment("shop", "production").await.unwrap(), Some(second));
+    assert_eq!(store.environment("shop", "staging").await.unwrap(), None);
+    assert_eq!(store.environment("production", "shop").await.unwrap(), None);
+    // They are no clusters.
+    assert_eq!(store.list(100, None).await.unwrap().rows.len(), 2);
+
+    assert!(!store.remove_environment("shop", "staging").await.unwrap());
+    assert!(store.remove_environment("shop", "production").await.unwrap());
+    assert_eq!(store.environment("shop", "production").await.unwrap(), None);
+    assert!(!store.remove_environment("shop", "production").await.unwrap());
+    for id in ["a", "b"] {
+        assert_eq!(store.remove(id, "n").await.unwrap(), Stored::Yes);
+    }
+}
+
+async fn environments_come_in_order_page_by_page<S: Registry + Environments>(store: &S) {
+    assert_eq!(store.put(&cluster("a", "n"), Expected::Absent).await.unwrap(), Stored::Yes);
+    // `-` sorts before digits and letters, and before most characters that could divide two names.
+    let names = ["0", "prod", "prod-", "prod-eu", "prod0", "produ"];
+    let apps = ["check", "check-", "check-out", "check0", "checkout"];
+    for name in ["prod0", "0", "prod-eu", "produ", "prod", "prod-"] {
+        for app in apps {
+            let it = environment(app, name, &["a"]);
+            assert_eq!(store.put_environment(&it, &owned(&["a"])).await.unwrap(), Stored::Yes);
+        }
+    }
+    let told = |page: &EnvironmentPage| -> Vec<String> {
+        page.environments.iter().map(|it| it.environment.clone()).collect()
+    };
+    for app in apps {
+        for limit in 1..=names.len() + 1 {
+            let (mut seen, mut after): (Vec<String>, Option<String>) = (Vec::new(), None);
+            loop {
+                let page = store.environments(app, limit, after.as_deref()).await.unwrap();
+                assert!(page.environments.iter().all(|it| it.app == app), "{app}: {page:?}");
+                let left = names.len() - seen.len();
+                assert_eq!((page.environments.len(), page.more), (limit.min(left), left > limit), "{app}");
+                seen.extend(told(&page));
+                after = seen.last().cloned();
+                if !page.more {
+                    break;
+                }
+            }
+            assert_eq!(seen, names, "{app}, {limit} a page");
+        }
+    }
+    let none = EnvironmentPage { environments: Vec::new(), more: false };
+    assert_eq!(store.environments("checks", 100, None).await.unwrap(), none);
+    assert_eq!(store.environments("chec", 100, None).await.unwrap(), none);
+    assert_eq!(store.environments("check", 100, Some("produ")).await.unwrap(), none);
+    // The one after which the caller goes on may be gone by now.
+    let page = store.environments("check", 2, Some("prod-f")).await.unwrap();
+    assert_eq!((told(&page), page.more), (owned(&["prod0", "produ"]), false));
+    // Limits out of bounds are brought back into them.
+    assert_eq!(store.environments("check", 0, None).await.unwrap().environments.len(), 1);
+    assert_eq!(store.environments("check", usize::MAX, None).await.unwrap().environments.len(), 6);
+
+    for app in apps {
+        for name in names {
+            assert!(store.remove_environment(app, name).await.unwrap());
+        }
+    }
+    assert_eq!(store.remove("a", "n").await.unwrap(), Stored::Yes);
+}
+
+async fn those_that_name_a_cluster_are_found<S: Registry + Environments>(store: &S) {
+    let many: Vec<String> = (1..=40).map(|n| format!("cluster-{n}")).collect();
+    let rows = many.iter().map(String::as_str).chain(["prod", "prod-eu", "prod-eu-2"]);
+    for id in rows {
+        assert_eq!(store.put(&cluster(id, "n"), Expected::Absent).await.unwrap(), Stored::Yes);
+    }
+    assert!(store.naming_cluster("prod-eu").await.unwrap().is_empty());
+    // Named as people name it, and with all the targets there may be.
+    let named = environment("shop", "production", &["prod", "Prod EU"]);
+    assert_eq!(store.put_environment(&named, &owned(&["prod", "prod-eu"])).await.unwrap(), Stored::Yes);
+    let all: Vec<&str> = many.iter().map(String::as_str).collect();
+    let large = environment("shop", "everywhere", &all);
+    assert_eq!(store.put_environment(&large, &many).await.unwrap(), Stored::Yes);
+
+    let pair = |app: &str, name: &str| (app.to_owned(), name.to_owned());
+    assert_eq!(store.naming_cluster("prod-eu").await.unwrap(), [pair("shop", "production")]);
+    assert_eq!(store.naming_cluster("cluster-40").await.unwrap(), [pair("shop", "everywhere")]);
+    for none in ["prod-eu-2", "prod-e", "cluster-", "shop", "production"] {
+        assert!(store.naming_cluster(none).await.unwrap().is_empty(), "{none}");
+    }
+    // Not any more once it is replaced.
+    let moved = environment("shop", "production", &["prod-eu-2"]);
+    assert_eq!(store.put_environment(&moved, &owned(&["prod-eu-2"])).await.unwrap(), Stored::Yes);
+    assert!(store.naming_cluster("prod-eu").await.unwrap().is_empty());
+
+    for n in 0..12 {
+        let it = environment("many", &format!("e-{n}"), &["prod"]);
+        assert_eq!(store.put_environment(&it, &owned(&["prod"])).await.unwrap(), Stored::Yes);
+    }
+    let told = store.naming_cluster("prod").await.unwrap();
+    assert_eq!(told.len(), 10, "enough for a sentence");
+    assert!(told.iter().all(|(app, name)| app == "many" && name.starts_with("e-")), "{told:?}");
+}
+
 /// The contract of [`Vault`].
 pub async fn vault(vault: &dyn Vault) {
     assert!(vault.get("prod").await.unwrap().is_none());
     vault.delete("prod").await.unwrap();
 
     // Over nothing, over others, over others scheduled for deletion.
-    vault.put("prod", &credentials("first")).await.unwrap();
+    vault.put("prod", &credentials("first").into()).await.unwrap();
     holds(vault, &credentials("first")).await;
     let plain = Credentials { ca_cert: None, tls_server_name: None, ..credentials("second") };
-    vault.put("prod", &plain).await.unwrap();
+    vault.put("prod", &plain.clone().into()).await.unwrap();
     holds(vault, &plain).await;
-    vault.put("prod", &plain).await.unwrap();
+    vault.put("prod", &plain.clone().into()).await.unwrap();
     holds(vault, &plain).await;
 
     vault.delete("prod").await.unwrap();
@@ -389,23 +691,112 @@ pub async fn vault(vault: &dyn Vault) {
     vault.delete("prod").await.unwrap();
     assert!(vault.get("prod").await.unwrap().is_none());
 
-    vault.put("prod", &credentials("third")).await.unwrap();
+    vault.put("prod", &credentials("third").into()).await.unwrap();
     holds(vault, &credentials("third")).await;
 
     assert!(vault.get("prod-eu").await.unwrap().is_none(), "another cluster's");
+
+    // From a token to an identity, and back.
+    let ours = EksCluster {
+        cluster_name: "prod".to_owned(),
+        region: "eu-central-1".to_owned(),
+        role_arn: Some("arn:aws:iam::123456789012:role/dag-monitor".to_owned()),
+    };
+    let namespaces = Namespaces::parse(vec!["shop".to_owned(), "team-*".to_owned()]).unwrap();
+    for cluster in [ours.clone(), EksCluster { role_arn: None, ..ours }] {
+        let secret = ClusterSecret { auth: Auth::Eks(cluster.clone()), namespaces: namespaces.clone() };
+        vault.put("prod", &secret).await.unwrap();
+        let found = vault.get("prod").await.unwrap().unwrap();
+        assert!(matches!(&found.auth, Auth::Eks(there) if *there == cluster), "{found:?}");
+        assert_eq!(found.namespaces, namespaces);
+    }
+    let narrow = ClusterSecret { auth: Auth::Token(credentials("fourth")), namespaces: namespaces.clone() };
+    vault.put("prod", &narrow).await.unwrap();
+    holds(vault, &credentials("fourth")).await;
+    assert_eq!(vault.get("prod").await.unwrap().unwrap().namespaces, namespaces);
+    vault.put("prod", &credentials("fifth").into()).await.unwrap();
+    assert_eq!(vault.get("prod").await.unwrap().unwrap().namespaces, Namespaces::default());
 }
 
 async fn holds(vault: &dyn Vault, wanted: &Credentials) {
-    let found = vault.get("prod").await.unwrap().unwrap();
+    let Auth::Token(found) = vault.get("prod").await.unwrap().unwrap().auth else {
+        panic!("a stored token came back as something else");
+    };
     assert_eq!(found.api_url, wanted.api_url);
     assert_eq!(found.token.expose_secret(), wanted.token.expose_secret());
     assert_eq!(found.ca_cert, wanted.ca_cert);
     assert_eq!(found.tls_server_name, wanted.tls_server_name);
 }
 
-/// The contract of [`Events`]: the largest answer goes through, and the same one again.
+/// The contract of [`Events`]: the largest answer goes through, and the same one
+/// again; and what is said of clusters.
 pub async fn events(events: &dyn Events) {
     let answer = Answer::from(&large_deployment("finished", Timestamp::now()));
     events.deployment_finished(&answer).await.unwrap();
     events.deployment_finished(&answer).await.unwrap();
+    let well = attention();
+    events.cluster_needs_attention(&well).await.unwrap();
+    let failed = Attention {
+        reason: Some(ProbeReason::CertificateNotTrusted),
+        message: "ß\"".repeat(MESSAGE_BYTES / 3),
+        token_expires_at: None,
+        certificate_not_after: None,
+        ..well
+    };
+    events.cluster_needs_attention(&failed).await.unwrap();
+}
+
+/// A cluster that was reached, and whose token ends soon.
+#[must_use]
+pub fn attention() -> Attention {
+    let probed_at = Timestamp::from_second(1_790_000_000).unwrap_or_default();
+    Attention {
+        cluster: "prod-eu".to_owned(),
+        name: "Prod EU".to_owned(),
+        probed_at,
+        reason: None,
+        message: "the token ends on 2026-09-28".to_owned(),
+        token_expires_at: Some(probed_at + SignedDuration::from_hours(24 * 7)),
+        certificate_not_after: Some(probed_at + SignedDuration::from_hours(24 * 365)),
+    }
+}
+
+/// The contract of [`Executions`]. `end` ends the execution of a name; none of those
+/// that are started here ends by itself.
+pub async fn executions(store: &dyn Executions, end: impl AsyncFn(&str)) {
+    let input = serde_json::json!({
+        "helmType": "flux", "deploymentId": "checkout-1", "expect": {"values": {"/b": [1, 2.5, null], "/a": "ü"}},
+    });
+    let other = serde_json::json!({"deploymentId": "checkout-1", "helmType": "plain"});
+    assert_eq!(store.find("checkout-1").await.unwrap(), None);
+
+    let Starting::Begun(execution) = store.start("checkout-1", &input).await.unwrap() else {
+        panic!("a name that nobody has used was taken");
+    };
+    assert_eq!(execution.name(), "checkout-1");
+    assert!(execution.arn.starts_with("arn:"), "{execution:?}");
+    let found = Found { execution: execution.clone(), input: Some(input.clone()), running: true };
+    assert_eq!(store.find("checkout-1").await.unwrap().as_ref(), Some(&found));
+    assert_eq!(store.start("checkout-1", &other).await.unwrap(), Starting::NameTaken);
+    assert_eq!(store.find("checkout-1").await.unwrap().as_ref(), Some(&found));
+
+    assert_eq!(store.find("checkout").await.unwrap(), None, "another name");
+    let beside = store.start("checkout-2", &other).await.unwrap();
+    assert!(matches!(&beside, Starting::Begun(it) if it.name() == "checkout-2"), "{beside:?}");
+
+    end("checkout-1").await;
+    assert_eq!(store.find("checkout-1").await.unwrap(), Some(Found { running: false, ..found }));
+    assert_eq!(store.start("checkout-1", &input).await.unwrap(), Starting::NameTaken);
+    assert_eq!(store.start("checkout-1", &other).await.unwrap(), Starting::NameTaken);
+    assert_eq!(store.find("checkout-2").await.unwrap().map(|it| it.running), Some(true));
+}
+
+/// The part of the contract of [`Executions`] that emulators of Step Functions break,
+/// which refuse every name that was used: the same start again, as after a lost
+/// answer, comes to the same execution while that runs.
+pub async fn executions_begun_twice(store: &dyn Executions) {
+    let input = serde_json::json!({"helmType": "flux", "deploymentId": "twice"});
+    let begun = store.start("twice", &input).await.unwrap();
+    assert!(matches!(begun, Starting::Begun(_)), "{begun:?}");
+    assert_eq!(store.start("twice", &input).await.unwrap(), begun);
 }

@@ -28,6 +28,10 @@ pub struct Deployment {
     /// The request; `None` where the item was marked before any check ran.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub request: Option<Request>,
+    /// App and environment of an item that was marked before any check ran, where its
+    /// request had them. Else they stand in the request.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub labels: Option<(String, String)>,
     /// When the execution began.
     pub started_at: Timestamp,
     /// When waiting ends. Written once.
@@ -57,6 +61,18 @@ pub struct Deployment {
     pub expires_at: i64,
 }
 
+impl Deployment {
+    /// App and environment, where they are known.
+    #[must_use]
+    pub fn app_environment(&self) -> (Option<String>, Option<String>) {
+        match (&self.request, &self.labels) {
+            (Some(request), _) => (request.app.clone(), request.environment.clone()),
+            (None, Some((app, environment))) => (Some(app.clone()), Some(environment.clone())),
+            (None, None) => (None, None),
+        }
+    }
+}
+
 /// One target and all that is known of it.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -77,4 +93,20 @@ pub struct Target {
     /// What is known.
     #[serde(flatten)]
     pub state: TargetState,
+}
+
+/// A deployment in short, as a list shows it.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Summary {
+    /// The deployment.
+    pub deployment_id: String,
+    /// Where it stands.
+    pub status: Status,
+    /// Why.
+    pub reason: Reason,
+    /// When the execution began.
+    pub started_at: Timestamp,
+    /// When the verdict was reached.
+    pub finished_at: Option<Timestamp>,
 }

@@ -2,23 +2,29 @@
 //! demo, the local server and tests. They forget everything when the process ends.
 
 use std::{
-    collections::{BTreeMap, VecDeque},
+    collections::{BTreeMap, VecDeque, btree_map::Entry},
     ops::Bound,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
 use async_trait::async_trait;
 use jiff::Timestamp;
+use serde_json::Value;
 use verdict::Status;
 
 use crate::{
     answer::Answer,
-    cluster::ClusterRow,
-    deployment::{Deployment, SCHEMA},
+    cluster::{ClusterRow, EksCluster},
+    deployment::{Deployment, SCHEMA, Summary},
+    environment::{Environment, EnvironmentPage},
     ports::{
-        Clock, Credentials, Deployments, Events, Expected, Page, Registry, StoreError, Stored, SystemClock,
+        Clock, ClusterSecret, Credentials, Deployments, Eks, EksError, Environments, Events, Executions,
+        Expected, Found, History, Metrics, Page, Probed, Registry, Starting, StoreError, Stored, SystemClock,
         Vault,
     },
+    probe::Attention,
+    request::Execution,
+    slug::slug,
 };
 
 /// How many events are kept for [`MemoryEvents::published`]: a server that runs
@@ -95,6 +101,40 @@ impl Deployments for MemoryDeployments {
             Some(there) => Ok(same(there, item)),
         }
     }
+
+    async fn history(
+        &self,
+        app: &str,
+        environment: &str,
+        limit: usize,
+        after: Option<(Timestamp, &str)>,
+    ) -> Result<History, StoreError> {
+        let (now, limit) = (self.clock.now().as_second(), limit.clamp(1, 100));
+        let items = lock(&self.items);
+        let mut found: Vec<&Deployment> = items
+            .values()
+            .filter(|item| item.expires_at >= now)
+            .filter(|item| {
+                let (of, named) = item.app_environment();
+                of.as_deref() == Some(app) && named.as_deref() == Some(environment)
+            })
+            .filter(|item| after.is_none_or(|after| (item.started_at, item.deployment_id.as_str()) < after))
+            .collect();
+        found.sort_by(|a, b| (b.started_at, &b.deployment_id).cmp(&(a.started_at, &a.deployment_id)));
+        let more = found.len() > limit;
+        found.truncate(limit);
+        let deployments = found
+            .into_iter()
+            .map(|item| Summary {
+                deployment_id: item.deployment_id.clone(),
+                status: item.status,
+                reason: item.reason,
+                started_at: item.started_at,
+                finished_at: item.finished_at,
+            })
+            .collect();
+        Ok(History { deployments, more })
+    }
 }
 
 /// A write that finds exactly its own content was done before, unheard: over a
@@ -103,10 +143,12 @@ fn same<T: PartialEq>(there: &T, written: &T) -> Stored {
     if there == written { Stored::Yes } else { Stored::Lost }
 }
 
-/// [`Registry`] in memory.
+/// [`Registry`] and [`Environments`] in memory.
 #[derive(Debug, Default)]
 pub struct MemoryRegistry {
     rows: Mutex<BTreeMap<String, ClusterRow>>,
+    /// By app and environment. Locked after the rows, where both are.
+    environments: Mutex<BTreeMap<(String, String), Environment>>,
 }
 
 #[async_trait]
@@ -148,6 +190,55 @@ impl Registry for MemoryRegistry {
     }
 }
 
+#[async_trait]
+impl Environments for MemoryRegistry {
+    async fn environment(&self, app: &str, environment: &str) -> Result<Option<Environment>, StoreError> {
+        Ok(lock(&self.environments).get(&(app.to_owned(), environment.to_owned())).cloned())
+    }
+
+    async fn environments(
+        &self,
+        app: &str,
+        limit: usize,
+        after: Option<&str>,
+    ) -> Result<EnvironmentPage, StoreError> {
+        let limit = limit.clamp(1, 100);
+        let from = Bound::Excluded((app.to_owned(), after.unwrap_or_default().to_owned()));
+        let environments = lock(&self.environments);
+        let mut found =
+            environments.range((from, Bound::Unbounded)).map(|(_, it)| it).take_while(|it| it.app == app);
+        let page = found.by_ref().take(limit).cloned().collect();
+        Ok(EnvironmentPage { environments: page, more: found.next().is_some() })
+    }
+
+    async fn put_environment(
+        &self,
+        environment: &Environment,
+        cluster_ids: &[String],
+    ) -> Result<Stored, StoreError> {
+        let rows = lock(&self.rows);
+        if !cluster_ids.iter().all(|id| rows.get(id).is_some_and(|row| row.state.is_usable())) {
+            return Ok(Stored::Lost);
+        }
+        let key = (environment.app.clone(), environment.environment.clone());
+        lock(&self.environments).insert(key, environment.clone());
+        Ok(Stored::Yes)
+    }
+
+    async fn remove_environment(&self, app: &str, environment: &str) -> Result<bool, StoreError> {
+        Ok(lock(&self.environments).remove(&(app.to_owned(), environment.to_owned())).is_some())
+    }
+
+    async fn naming_cluster(&self, cluster_id: &str) -> Result<Vec<(String, String)>, StoreError> {
+        let environments = lock(&self.environments);
+        let naming = environments
+            .iter()
+            .filter(|(_, it)| it.targets.iter().any(|target| slug(&target.cluster) == cluster_id))
+            .map(|(key, _)| key.clone());
+        Ok(naming.take(10).collect())
+    }
+}
+
 /// [`Vault`] in memory. Deleted credentials stay, scheduled for deletion, until
 /// they are put again, as during Secrets Manager's recovery window.
 #[derive(Debug, Default)]
@@ -157,22 +248,19 @@ pub struct MemoryVault {
 
 #[derive(Debug)]
 struct Secret {
-    credentials: Credentials,
+    secret: ClusterSecret,
     scheduled: bool,
 }
 
 #[async_trait]
 impl Vault for MemoryVault {
-    async fn get(&self, cluster_id: &str) -> Result<Option<Credentials>, StoreError> {
+    async fn get(&self, cluster_id: &str) -> Result<Option<ClusterSecret>, StoreError> {
         let secrets = lock(&self.secrets);
-        Ok(secrets
-            .get(cluster_id)
-            .filter(|secret| !secret.scheduled)
-            .map(|secret| secret.credentials.clone()))
+        Ok(secrets.get(cluster_id).filter(|it| !it.scheduled).map(|it| it.secret.clone()))
     }
 
-    async fn put(&self, cluster_id: &str, credentials: &Credentials) -> Result<(), StoreError> {
-        let secret = Secret { credentials: credentials.clone(), scheduled: false };
+    async fn put(&self, cluster_id: &str, secret: &ClusterSecret) -> Result<(), StoreError> {
+        let secret = Secret { secret: secret.clone(), scheduled: false };
         lock(&self.secrets).insert(cluster_id.to_owned(), secret);
         Ok(())
     }
@@ -189,6 +277,7 @@ impl Vault for MemoryVault {
 #[derive(Debug, Default)]
 pub struct MemoryEvents {
     published: Mutex<VecDeque<Answer>>,
+    attention: Mutex<VecDeque<Attention>>,
 }
 
 impl MemoryEvents {
@@ -197,18 +286,106 @@ impl MemoryEvents {
     pub fn published(&self) -> Vec<Answer> {
         lock(&self.published).iter().cloned().collect()
     }
+
+    /// Which clusters somebody should look at, oldest first: the last thousand.
+    #[must_use]
+    pub fn attention(&self) -> Vec<Attention> {
+        lock(&self.attention).iter().cloned().collect()
+    }
+}
+
+fn push<T>(kept: &Mutex<VecDeque<T>>, event: T) {
+    let mut kept = lock(kept);
+    if kept.len() == KEPT_EVENTS {
+        kept.pop_front();
+    }
+    kept.push_back(event);
 }
 
 #[async_trait]
 impl Events for MemoryEvents {
     async fn deployment_finished(&self, answer: &Answer) -> Result<(), StoreError> {
-        let mut published = lock(&self.published);
-        if published.len() == KEPT_EVENTS {
-            published.pop_front();
-        }
-        published.push_back(answer.clone());
+        push(&self.published, answer.clone());
         Ok(())
     }
+
+    async fn cluster_needs_attention(&self, attention: &Attention) -> Result<(), StoreError> {
+        push(&self.attention, attention.clone());
+        Ok(())
+    }
+}
+
+/// [`Executions`] that are only kept, not run.
+#[derive(Debug, Default)]
+pub struct MemoryExecutions {
+    executions: Mutex<BTreeMap<String, Found>>,
+}
+
+impl MemoryExecutions {
+    /// Ends one; without such a one, nothing.
+    pub fn end(&self, name: &str) {
+        if let Some(found) = lock(&self.executions).get_mut(name) {
+            found.running = false;
+        }
+    }
+
+    /// How many were started.
+    #[must_use]
+    pub fn started(&self) -> usize {
+        lock(&self.executions).len()
+    }
+}
+
+#[async_trait]
+impl Executions for MemoryExecutions {
+    async fn start(&self, name: &str, input: &Value) -> Result<Starting, StoreError> {
+        match lock(&self.executions).entry(name.to_owned()) {
+            Entry::Occupied(there) => {
+                let there = there.get();
+                let same = there.running && there.input.as_ref() == Some(input);
+                Ok(if same { Starting::Begun(there.execution.clone()) } else { Starting::NameTaken })
+            }
+            Entry::Vacant(vacant) => {
+                let execution = Execution {
+                    arn: format!("arn:aws:states:local:000000000000:execution:deployment-monitor:{name}"),
+                    started_at: SystemClock.now(),
+                };
+                let found = Found { execution: execution.clone(), input: Some(input.clone()), running: true };
+                vacant.insert(found);
+                Ok(Starting::Begun(execution))
+            }
+        }
+    }
+
+    async fn find(&self, name: &str) -> Result<Option<Found>, StoreError> {
+        Ok(lock(&self.executions).get(name).cloned())
+    }
+}
+
+/// [`Eks`] without an AWS identity.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct NoEks;
+
+#[async_trait]
+impl Eks for NoEks {
+    async fn credentials(&self, cluster: &EksCluster) -> Result<Credentials, EksError> {
+        Err(EksError::Refused(format!(
+            "the EKS cluster {} in {} is entered by an AWS identity, which there is only on AWS",
+            cluster.cluster_name, cluster.region
+        )))
+    }
+
+    fn role_allowed(&self, _: &str) -> Result<(), String> {
+        Err("no role can be taken without an AWS identity".to_owned())
+    }
+}
+
+/// [`Metrics`] that nobody reads.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct NoMetrics;
+
+impl Metrics for NoMetrics {
+    fn cluster_probed(&self, _: &Probed<'_>) {}
 }
 
 #[cfg(test)]
@@ -227,6 +404,18 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn environments_keep_the_contract() {
+        contract::environments(&MemoryRegistry::default()).await;
+    }
+
+    #[tokio::test]
+    async fn executions_keep_the_contract() {
+        let executions = MemoryExecutions::default();
+        contract::executions(&executions, async |name: &str| executions.end(name)).await;
+        contract::executions_begun_twice(&executions).await;
+    }
+
+    #[tokio::test]
     async fn the_vault_keeps_the_contract() {
         contract::vault(&MemoryVault::default()).await;
     }
@@ -238,6 +427,7 @@ mod tests {
         let published = events.published();
         assert_eq!(published.len(), 2);
         assert_eq!(published.first(), published.last());
+        assert_eq!(events.attention().len(), 2);
     }
 
     #[tokio::test]

@@ -5,9 +5,18 @@ use std::fmt;
 use async_trait::async_trait;
 use jiff::Timestamp;
 use secrecy::SecretString;
+use serde_json::Value;
 use verdict::{AskError, HelmRelease, Payload, Revision};
 
-use crate::{answer::Answer, cluster::ClusterRow, deployment::Deployment};
+use crate::{
+    answer::Answer,
+    cluster::{ClusterRow, EksCluster},
+    deployment::{Deployment, Summary},
+    environment::{Environment, EnvironmentPage},
+    namespaces::Namespaces,
+    probe::{Attention, Findings, ProbeFailure},
+    request::Execution,
+};
 
 /// Failing to read or write a store, whichever it is.
 #[derive(Debug, thiserror::Error)]
@@ -58,6 +67,29 @@ pub trait Deployments: Send + Sync {
     /// # Errors
     /// Where the store can't be reached, or refuses.
     async fn update(&self, item: &Deployment) -> Result<Stored, StoreError>;
+
+    /// The deployments of an environment, newest first: at most `limit` (1-100),
+    /// after the one that began at `after.0` and has the id `after.1`. May lag
+    /// behind writes by seconds; expired ones are left out.
+    ///
+    /// # Errors
+    /// Where the store can't be reached, or refuses.
+    async fn history(
+        &self,
+        app: &str,
+        environment: &str,
+        limit: usize,
+        after: Option<(Timestamp, &str)>,
+    ) -> Result<History, StoreError>;
+}
+
+/// One page of an environment's deployments, newest first.
+#[derive(Debug, Clone, PartialEq)]
+pub struct History {
+    /// The deployments, told in short.
+    pub deployments: Vec<Summary>,
+    /// Whether there are more after the last of them.
+    pub more: bool,
 }
 
 /// The registered clusters, without their credentials.
@@ -107,6 +139,54 @@ pub enum Expected<'a> {
     Nonce(&'a str),
 }
 
+/// The registered environments. They share the clusters' store, since a cluster
+/// that one of them names must stay.
+#[async_trait]
+pub trait Environments: Send + Sync {
+    /// One environment, strongly consistent.
+    ///
+    /// # Errors
+    /// Where the store can't be reached, or refuses.
+    async fn environment(&self, app: &str, environment: &str) -> Result<Option<Environment>, StoreError>;
+
+    /// An app's environments in the order of their names: at most `limit` (1-100),
+    /// after the one named `after`.
+    ///
+    /// # Errors
+    /// Where the store can't be reached, or refuses.
+    async fn environments(
+        &self,
+        app: &str,
+        limit: usize,
+        after: Option<&str>,
+    ) -> Result<EnvironmentPage, StoreError>;
+
+    /// Writes it, whatever was there, on the condition that each cluster of
+    /// `cluster_ids` (those of its targets) has a row that may be used: told from a
+    /// cluster that is being removed by the same instant, not by a look before.
+    ///
+    /// # Errors
+    /// Where the store can't be reached, or refuses.
+    async fn put_environment(
+        &self,
+        environment: &Environment,
+        cluster_ids: &[String],
+    ) -> Result<Stored, StoreError>;
+
+    /// Removes it. Whether there was one.
+    ///
+    /// # Errors
+    /// Where the store can't be reached, or refuses.
+    async fn remove_environment(&self, app: &str, environment: &str) -> Result<bool, StoreError>;
+
+    /// App and environment of some that name this cluster, strongly consistent; at
+    /// most ten, for a sentence.
+    ///
+    /// # Errors
+    /// Where the store can't be reached, or refuses.
+    async fn naming_cluster(&self, cluster_id: &str) -> Result<Vec<(String, String)>, StoreError>;
+}
+
 /// How to reach one cluster and be let in. Kept together in one secret, so that
 /// whoever can edit the registry can't make us send a token elsewhere.
 #[derive(Clone)]
@@ -127,23 +207,134 @@ impl fmt::Debug for Credentials {
     }
 }
 
+/// What is kept of a cluster in its secret.
+#[derive(Debug, Clone)]
+pub struct ClusterSecret {
+    /// How it is reached and entered.
+    pub auth: Auth,
+    /// Which namespaces deployments may watch. Here, not in the registry: whoever
+    /// can edit the table can't open what was closed.
+    pub namespaces: Namespaces,
+}
+
+/// How a cluster is reached and entered.
+#[derive(Debug, Clone)]
+pub enum Auth {
+    /// By a stored token.
+    Token(Credentials),
+    /// By our AWS identity: address, CA and token are asked for at each use.
+    Eks(EksCluster),
+}
+
+impl From<Credentials> for ClusterSecret {
+    /// With all namespaces open.
+    fn from(credentials: Credentials) -> Self {
+        Self { auth: Auth::Token(credentials), namespaces: Namespaces::default() }
+    }
+}
+
+/// Entering EKS clusters by an AWS identity.
+#[async_trait]
+pub trait Eks: Send + Sync {
+    /// Address and CA as EKS tells them now, and a token made for this very cluster,
+    /// good for at least ten minutes.
+    ///
+    /// # Errors
+    /// [`EksError`].
+    async fn credentials(&self, cluster: &EksCluster) -> Result<Credentials, EksError>;
+
+    /// Whether this role may be taken on the way: only those that the operator of
+    /// the stack has named.
+    ///
+    /// # Errors
+    /// One sentence on why not.
+    fn role_allowed(&self, role_arn: &str) -> Result<(), String>;
+}
+
+/// Why an EKS cluster can't be entered.
+#[derive(Debug, thiserror::Error)]
+pub enum EksError {
+    /// AWS did not answer: the same call may succeed later.
+    #[error("AWS gave no answer about the EKS cluster")]
+    Transient(#[source] Box<dyn std::error::Error + Send + Sync>),
+    /// AWS refused, or there is no such cluster, or it has no address yet. One
+    /// sentence for a person, naming the cluster, the region and what is missing.
+    #[error("{0}")]
+    Refused(String),
+}
+
+/// Asking a cluster what it is and what an account may do there.
+#[async_trait]
+pub trait Prober: Send + Sync {
+    /// Asks for the version, whether Flux is there, and what the account may do in
+    /// the namespaces: in all at once where they are open, else one by one, and for
+    /// a pattern, of which the namespaces are not known, in all at once.
+    ///
+    /// # Errors
+    /// Why the cluster can't be asked, and what to do about it.
+    async fn probe(
+        &self,
+        credentials: &Credentials,
+        namespaces: &Namespaces,
+    ) -> Result<Findings, ProbeFailure>;
+}
+
+/// The executions of the state machine. A deployment that is started here gives its
+/// id to the execution as its name.
+#[async_trait]
+pub trait Executions: Send + Sync {
+    /// Starts one with this input. The same name with the same input while it runs
+    /// is [`Starting::Begun`], too.
+    ///
+    /// # Errors
+    /// Where it can't be reached, or refuses.
+    async fn start(&self, name: &str, input: &Value) -> Result<Starting, StoreError>;
+
+    /// The execution of this name; `None` where there is none (any more: Step
+    /// Functions forgets them 90 days after their end).
+    ///
+    /// # Errors
+    /// Where it can't be reached, or refuses.
+    async fn find(&self, name: &str) -> Result<Option<Found>, StoreError>;
+}
+
+/// What starting an execution came to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Starting {
+    /// It runs, now or already.
+    Begun(Execution),
+    /// The name was used: by another input, or by an execution that has ended.
+    NameTaken,
+}
+
+/// An execution that was found by its name.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Found {
+    /// The execution.
+    pub execution: Execution,
+    /// Its input; `None` where it is not told.
+    pub input: Option<Value>,
+    /// Whether it still runs.
+    pub running: bool,
+}
+
 /// The secrets.
 #[async_trait]
 pub trait Vault: Send + Sync {
-    /// The credentials of a cluster; `None` where there are none or they are
-    /// scheduled for deletion.
+    /// What is kept of a cluster; `None` where there is nothing or it is scheduled for
+    /// deletion.
     ///
     /// # Errors
     /// Where the vault can't be reached, refuses, or holds something else.
-    async fn get(&self, cluster_id: &str) -> Result<Option<Credentials>, StoreError>;
+    async fn get(&self, cluster_id: &str) -> Result<Option<ClusterSecret>, StoreError>;
 
-    /// Writes them, whatever is there: nothing, others, or others scheduled for deletion.
+    /// Writes it, whatever is there: nothing, another, or one scheduled for deletion.
     ///
     /// # Errors
     /// Where the vault can't be reached, or refuses.
-    async fn put(&self, cluster_id: &str, credentials: &Credentials) -> Result<(), StoreError>;
+    async fn put(&self, cluster_id: &str, secret: &ClusterSecret) -> Result<(), StoreError>;
 
-    /// Schedules them for deletion, with the vault's recovery window. Nothing
+    /// Schedules it for deletion, with the vault's recovery window. Nothing
     /// there, or scheduled already: done.
     ///
     /// # Errors
@@ -207,11 +398,12 @@ pub trait RegistrationRules: Send + Sync {
     /// The sentence.
     fn api_url(&self, text: &str) -> Result<String, String>;
 
-    /// The certificates as PEM, or one sentence on what is wrong with them.
+    /// The certificates as PEM, or one sentence on what is wrong with them, such as
+    /// that they have all ended by `now`.
     ///
     /// # Errors
     /// The sentence.
-    fn ca_cert(&self, text: &str) -> Result<CaCert, String>;
+    fn ca_cert(&self, text: &str, now: Timestamp) -> Result<CaCert, String>;
 
     /// Whether it can name a server, or one sentence on why not.
     ///
@@ -227,8 +419,10 @@ pub struct CaCert {
     pub pem: String,
     /// SHA-256 of the first certificate's DER, in hex with colons.
     pub fingerprint: String,
-    /// When the first of them ends.
+    /// When the first of those ends that were valid when they were checked.
     pub not_after: Timestamp,
+    /// What the operator should know, a sentence each.
+    pub warnings: Vec<String>,
 }
 
 /// Telling others that a deployment has ended.
@@ -239,6 +433,32 @@ pub trait Events: Send + Sync {
     /// # Errors
     /// Where the bus can't be reached, or refuses.
     async fn deployment_finished(&self, answer: &Answer) -> Result<(), StoreError>;
+
+    /// Publishes that somebody should look at a cluster.
+    ///
+    /// # Errors
+    /// Where the bus can't be reached, or refuses.
+    async fn cluster_needs_attention(&self, attention: &Attention) -> Result<(), StoreError>;
+}
+
+/// Figures for dashboards and alarms. Writing them can't fail: they go to the log.
+pub trait Metrics: Send + Sync {
+    /// What the daily probe of a cluster came to. Seconds until the token and the
+    /// first certificate end, negative once they have.
+    fn cluster_probed(&self, probed: &Probed<'_>);
+}
+
+/// See [`Metrics::cluster_probed`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Probed<'a> {
+    /// The cluster's id.
+    pub cluster: &'a str,
+    /// Whether it could be reached and let us in.
+    pub reached: bool,
+    /// Until the token ends, where that is known.
+    pub token_secs_left: Option<i64>,
+    /// Until the first certificate ends, where that is known.
+    pub certificate_secs_left: Option<i64>,
 }
 
 /// The time.

@@ -7,6 +7,9 @@
 //! a row that says so, and once it is a minute old the next one may take it over and
 //! do the work again. Credentials are never in the vault without a row that names
 //! them, except for the recovery window of what was deleted.
+//!
+//! A cluster is asked before anything of it is written: a probe that fails leaves
+//! everything as it was, and so does a process that ends during one.
 
 use std::{sync::Arc, time::Duration};
 
@@ -17,16 +20,22 @@ use uuid::Uuid;
 use crate::{
     check::chain,
     cluster::{ClusterRow, RowState},
-    ports::{Clock, Expected, Page, RegistrationRules, Registry, StoreError, Stored, Vault},
+    namespaces::Namespaces,
+    ports::{
+        Clock, Credentials, Eks, Environments, Events, Expected, Metrics, Page, Prober, RegistrationRules,
+        Registry, StoreError, Stored, Vault,
+    },
+    probe::{LastProbe, ProbeFailure},
     request::{Refusal, sentence},
     slug::slug,
 };
 
 mod fields;
+mod probing;
 #[cfg(test)]
 mod tests;
 
-use fields::{Given, NewGiven};
+use fields::{Given, NewGiven, Settled};
 
 /// When a row that somebody left in the middle may be taken over. Nobody works
 /// longer than [`WORK_LIMIT`], and the rest is for a write that is still on its way
@@ -45,6 +54,10 @@ const RETRY_SOON_SECS: u32 = 5;
 /// When to try again, where a row was or may have been left in the middle.
 const RETRY_AFTER_TAKEOVER_SECS: u32 = 60;
 
+/// What is said of a cluster that was stored without asking it.
+const NOT_PROBED: &str = "nothing was asked of the cluster: whether it can be reached, and what the account may do \
+                          there, is not known until it is probed";
+
 /// Longest name, in characters; an id is never longer than its name.
 const MAX_NAME_CHARS: usize = 100;
 
@@ -53,8 +66,18 @@ const MAX_NAME_CHARS: usize = 100;
 pub struct Registrar {
     /// The rows.
     pub registry: Arc<dyn Registry>,
+    /// The environments: a cluster that one of them names is not removed.
+    pub environments: Arc<dyn Environments>,
     /// The credentials.
     pub vault: Arc<dyn Vault>,
+    /// Entering EKS clusters.
+    pub eks: Arc<dyn Eks>,
+    /// Asking clusters.
+    pub prober: Arc<dyn Prober>,
+    /// Where the daily probe tells of clusters that somebody should look at.
+    pub events: Arc<dyn Events>,
+    /// Where the daily probe leaves its figures.
+    pub metrics: Arc<dyn Metrics>,
     /// What addresses, certificates and server names are allowed.
     pub rules: Arc<dyn RegistrationRules>,
     /// The time.
@@ -74,6 +97,30 @@ pub struct NewCluster {
     pub ca_cert: Option<String>,
     /// The name in the server's certificate; `None`: the address's host.
     pub tls_server_name: Option<String>,
+    /// Which namespaces deployments may watch; `None`: all.
+    pub namespaces: Option<Vec<String>>,
+    /// Entered by our AWS identity, instead of address, token and CA.
+    pub eks: Option<NewEks>,
+}
+
+/// An EKS cluster as it is given.
+#[derive(Debug, Default, Clone)]
+pub struct NewEks {
+    /// Its name in EKS.
+    pub cluster_name: Option<String>,
+    /// The AWS region that it is in.
+    pub region: Option<String>,
+    /// The role that is taken on the way: one of the parameter `EksRoleArns`.
+    pub role_arn: Option<String>,
+}
+
+/// Whether a cluster is probed before it is stored.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Probing {
+    /// It is, and a failed probe stores nothing.
+    First,
+    /// It is not, and the answer warns of it.
+    Skipped,
 }
 
 /// What is to change; `None` stays, `Some(None)` is removed.
@@ -87,6 +134,10 @@ pub struct Change {
     pub ca_cert: Option<Option<String>>,
     /// As in [`NewCluster`].
     pub tls_server_name: Option<Option<String>>,
+    /// As in [`NewCluster`].
+    pub namespaces: Option<Option<Vec<String>>>,
+    /// As in [`NewCluster`].
+    pub eks: Option<NewEks>,
 }
 
 /// A cluster that was registered or changed.
@@ -96,6 +147,17 @@ pub struct Registered {
     pub row: ClusterRow,
     /// What the operator should know, a sentence each.
     pub warnings: Vec<String>,
+}
+
+/// What a probe of all clusters came to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Swept {
+    /// How many were probed.
+    pub probed: usize,
+    /// Of how many somebody was told to look at them.
+    pub attention: usize,
+    /// How many were not probed: there was no time, or a service behind did not answer.
+    pub left: usize,
 }
 
 /// Why a use case did not come to its end. `Display` is for the caller, the
@@ -131,6 +193,17 @@ pub enum RegisterError {
         id: String,
         /// What broke off.
         broken_off: &'static str,
+    },
+    /// The probe failed, so nothing was stored.
+    #[error("the cluster can't be asked: {}; {}", .0.detail, .0.help)]
+    ProbeFailed(ProbeFailure),
+    /// Environments name the cluster, so it stays.
+    #[error("{id} is named by {}; change or remove them first", named(.environments))]
+    InUse {
+        /// The id.
+        id: String,
+        /// App and environment of each, ten at most.
+        environments: Vec<(String, String)>,
     },
     /// A store did not answer. What was asked for may have been done or not; the
     /// same request again sets it right.
@@ -168,6 +241,18 @@ impl RegisterError {
         Self::of_store(source, RETRY_AFTER_TAKEOVER_SECS)
     }
 
+    /// The row was never registered, or never removed, to the end.
+    fn unfinished(row: &ClusterRow) -> Self {
+        let broken_off = if row.state == RowState::Deleting { "removal" } else { "registration" };
+        Self::Unfinished { id: row.id.clone(), broken_off }
+    }
+
+    /// The vault has lost what it should hold.
+    fn credentials_gone() -> Self {
+        let detail = "the stored credentials are gone; give them again, by a change of the cluster";
+        Self::Invalid(vec![Refusal { pointer: String::new(), detail: detail.to_owned() }])
+    }
+
     fn of_store(source: StoreError, retry_after_secs: u32) -> Self {
         match source {
             StoreError::Transient(..) => Self::Unavailable { retry_after_secs, source },
@@ -180,27 +265,31 @@ impl Registrar {
     /// What is wrong with a registration, without asking anybody; nothing is stored.
     #[must_use]
     pub fn review(&self, new: NewCluster) -> Vec<Refusal> {
-        NewGiven::check(new, &*self.rules, self.now()).err().unwrap_or_default()
+        NewGiven::check(new, &*self.rules, &*self.eks, self.now()).err().unwrap_or_default()
     }
 
     /// What is wrong with a change, without asking anybody; nothing is stored.
     #[must_use]
     pub fn review_change(&self, change: Change) -> Vec<Refusal> {
-        Given::check(change, &*self.rules, self.now()).err().unwrap_or_default()
+        Given::check(change, &*self.rules, &*self.eks, self.now()).err().unwrap_or_default()
     }
 
     /// Registers a cluster.
     ///
     /// # Errors
     /// [`RegisterError::Invalid`] with every field that is wrong; `Taken` where the
-    /// id is registered; `Busy` where somebody is at work on it.
-    pub async fn register(&self, new: NewCluster) -> Result<Registered, RegisterError> {
-        let new = NewGiven::check(new, &*self.rules, self.now()).map_err(RegisterError::Invalid)?;
-        in_time(self.register_checked(new)).await
+    /// id is registered; `Busy` where somebody is at work on it; `ProbeFailed` where
+    /// the cluster can't be asked, or EKS refuses to tell of it: then nothing is stored.
+    pub async fn register(&self, new: NewCluster, probing: Probing) -> Result<Registered, RegisterError> {
+        let new =
+            NewGiven::check(new, &*self.rules, &*self.eks, self.now()).map_err(RegisterError::Invalid)?;
+        in_time(self.register_checked(new, probing)).await
     }
 
-    async fn register_checked(&self, new: NewGiven) -> Result<Registered, RegisterError> {
+    async fn register_checked(&self, new: NewGiven, probing: Probing) -> Result<Registered, RegisterError> {
         let NewGiven { id, name, settled } = new;
+        // Before anything is asked: where the registration is refused anyway, no token
+        // is sent anywhere.
         let there = self.registry.get(&id).await.map_err(RegisterError::before_writing)?;
         if let Some(there) = &there {
             match there.state {
@@ -210,8 +299,11 @@ impl Registrar {
                 RowState::Registering | RowState::Deleting => self.refuse_if_at_work(there)?,
             }
         }
+        let asked = self.ask_first(&id, &settled, probing).await?;
+        // Of this instant, not of the beginning: the minute until a takeover runs from
+        // the first write.
         let now = self.now();
-        let ours = settled.describe(ClusterRow {
+        let blank = ClusterRow {
             id: id.clone(),
             name,
             api_url: String::new(),
@@ -219,14 +311,21 @@ impl Registrar {
             ca_fingerprint: None,
             ca_not_after: None,
             token_expires_at: None,
+            token_issuer: None,
+            token_subject: None,
+            eks: None,
+            namespaces: Namespaces::default(),
+            last_probe: None,
             state: RowState::Registering,
             nonce: nonce(),
             created_at: now,
             updated_at: now,
-        });
+        };
+        let (row, warnings) = settled.describe(Some(&asked.credentials), blank, &*self.rules, now);
+        let ours = ClusterRow { last_probe: asked.last_probe, ..row };
         self.write(&ours, there.as_ref().map_or(Expected::Absent, |row| Expected::Nonce(&row.nonce))).await?;
-        if let Err(error) = self.vault.put(&id, &settled.credentials).await {
-            return Err(if self.undo_registration(&ours).await {
+        if let Err(error) = self.vault.put(&id, &settled.secret).await {
+            return Err(if self.undo_registration(&ours, there).await {
                 RegisterError::before_writing(error)
             } else {
                 RegisterError::at_work(error)
@@ -234,14 +333,38 @@ impl Registrar {
         }
         let row = self.settle(&ours, ours.clone()).await?;
         tracing::info!(cluster = %id, "registered");
-        Ok(self.registered(row))
+        Ok(registered(row, warnings, probing))
+    }
+
+    /// Enters and asks a cluster that is about to be stored.
+    async fn ask_first(&self, id: &str, settled: &Settled, probing: Probing) -> Result<Asked, RegisterError> {
+        let asked = async {
+            let credentials = self.enter(&settled.secret.auth).await?;
+            let last_probe = match probing {
+                Probing::First => Some(self.ask(&credentials, &settled.secret.namespaces).await?),
+                Probing::Skipped => None,
+            };
+            Ok(Asked { credentials, last_probe })
+        };
+        asked.await.inspect_err(|error| {
+            if let RegisterError::ProbeFailed(failure) = error {
+                tracing::info!(cluster = %id, reason = ?failure.reason, "the probe failed; nothing was stored");
+            }
+        })
     }
 
     /// Takes back a row whose credentials could not be written, so that the next try
     /// need not wait. The write may have been done unheard, so the credentials go
     /// first: where they can't, the row stays and says that there may be some.
-    async fn undo_registration(&self, ours: &ClusterRow) -> bool {
+    ///
+    /// A row that was taken over is put back instead: it said already that there may
+    /// be some, and an environment may name it.
+    async fn undo_registration(&self, ours: &ClusterRow, there: Option<ClusterRow>) -> bool {
         let undone = async {
+            if let Some(there) = there {
+                let back = ClusterRow { nonce: nonce(), ..there };
+                return self.registry.put(&back, Expected::Nonce(&ours.nonce)).await;
+            }
             self.vault.delete(&ours.id).await?;
             self.registry.remove(&ours.id, &ours.nonce).await
         };
@@ -253,13 +376,25 @@ impl Registrar {
     /// # Errors
     /// [`RegisterError::Invalid`] with every field that is wrong; `Unknown`; `Busy`
     /// where somebody is at work on it; `Unfinished` where it was never registered
-    /// to the end.
-    pub async fn change(&self, id: &str, change: Change) -> Result<Registered, RegisterError> {
-        let given = Given::check(change, &*self.rules, self.now()).map_err(RegisterError::Invalid)?;
-        in_time(self.change_checked(id, given)).await
+    /// to the end; `ProbeFailed` where it can't be asked as it would be then, or EKS
+    /// refuses to tell of it: then nothing is changed.
+    pub async fn change(
+        &self,
+        id: &str,
+        change: Change,
+        probing: Probing,
+    ) -> Result<Registered, RegisterError> {
+        let given =
+            Given::check(change, &*self.rules, &*self.eks, self.now()).map_err(RegisterError::Invalid)?;
+        in_time(self.change_checked(id, given, probing)).await
     }
 
-    async fn change_checked(&self, id: &str, given: Given) -> Result<Registered, RegisterError> {
+    async fn change_checked(
+        &self,
+        id: &str,
+        given: Given,
+        probing: Probing,
+    ) -> Result<Registered, RegisterError> {
         let before = self.get(id).await?;
         match before.state {
             RowState::Active => {}
@@ -268,8 +403,7 @@ impl Registrar {
             RowState::Updating => self.refuse_if_at_work(&before)?,
             RowState::Registering | RowState::Deleting => {
                 self.refuse_if_at_work(&before)?;
-                let broken_off = if before.state == RowState::Deleting { "removal" } else { "registration" };
-                return Err(RegisterError::Unfinished { id: before.id, broken_off });
+                return Err(RegisterError::unfinished(&before));
             }
         }
         // Read before the row is ours, and true nevertheless: any writer between here
@@ -279,16 +413,19 @@ impl Registrar {
         } else {
             self.vault.get(id).await.map_err(RegisterError::before_writing)?
         };
-        let settled = given.settle(stored, &before, &*self.rules).map_err(RegisterError::Invalid)?;
+        let settled =
+            given.settle(stored, &before, &*self.rules, self.now()).map_err(RegisterError::Invalid)?;
+        let asked = self.ask_first(id, &settled, probing).await?;
 
-        let ours = ClusterRow {
-            state: RowState::Updating,
-            nonce: nonce(),
-            updated_at: self.now(),
-            ..before.clone()
-        };
+        let now = self.now();
+        let ours =
+            ClusterRow { state: RowState::Updating, nonce: nonce(), updated_at: now, ..before.clone() };
         self.write(&ours, Expected::Nonce(&before.nonce)).await?;
-        if let Err(error) = self.vault.put(id, &settled.credentials).await {
+        // The last probe is of what was there: of the row of a change that broke off,
+        // nobody knows which that was.
+        let still_true = !settled.moved && before.state == RowState::Active;
+        let last_probe = asked.last_probe.or_else(|| before.last_probe.clone().filter(|_| still_true));
+        if let Err(error) = self.vault.put(id, &settled.secret).await {
             // As it was, `updated_at` too: what could be taken over before can be again.
             let back = ClusterRow { nonce: nonce(), ..before };
             return Err(if undo(id, self.registry.put(&back, Expected::Nonce(&ours.nonce)).await) {
@@ -297,15 +434,17 @@ impl Registrar {
                 RegisterError::at_work(error)
             });
         }
-        let row = self.settle(&ours, settled.describe(ours.clone())).await?;
+        let (row, warnings) = settled.describe(Some(&asked.credentials), ours.clone(), &*self.rules, now);
+        let row = self.settle(&ours, ClusterRow { last_probe, ..row }).await?;
         tracing::info!(cluster = %id, "changed");
-        Ok(self.registered(row))
+        Ok(registered(row, warnings, probing))
     }
 
     /// Removes a cluster, and what a registration or removal of it left behind.
     ///
     /// # Errors
-    /// [`RegisterError::Unknown`]; `Busy` where somebody is at work on it.
+    /// [`RegisterError::Unknown`]; `Busy` where somebody is at work on it; `InUse`
+    /// where environments name it: then it stays as it is.
     pub async fn remove(&self, id: &str) -> Result<(), RegisterError> {
         in_time(self.remove_in_time(id)).await
     }
@@ -321,8 +460,14 @@ impl Registrar {
                 self.refuse_if_at_work(&before)?
             }
         }
-        // Environments, once there are any, are asked here: a cluster that one of them
-        // names stays.
+        // Asked twice. Here, so that a removal that is refused disturbs nobody: while the
+        // row is `Deleting`, deployments don't find their cluster.
+        let environments =
+            self.environments.naming_cluster(id).await.map_err(RegisterError::before_writing)?;
+        if !environments.is_empty() {
+            self.restore(before).await?;
+            return Err(RegisterError::InUse { id: id.to_owned(), environments });
+        }
         let ours = ClusterRow {
             state: RowState::Deleting,
             nonce: nonce(),
@@ -330,6 +475,27 @@ impl Registrar {
             ..before.clone()
         };
         self.write(&ours, Expected::Nonce(&before.nonce)).await?;
+        // And once the row is `Deleting`: after that no environment is stored that names
+        // it, and one that was stored before is seen here.
+        let named = self.environments.naming_cluster(id).await;
+        if !matches!(&named, Ok(environments) if environments.is_empty()) {
+            let back = ClusterRow { nonce: nonce(), ..before };
+            let back = self.registry.put(&back, Expected::Nonce(&ours.nonce)).await;
+            return Err(match (named, back) {
+                (Ok(environments), Ok(Stored::Yes)) => {
+                    RegisterError::InUse { id: id.to_owned(), environments }
+                }
+                (Ok(_), Ok(Stored::Lost)) => taken_over(id),
+                (Ok(_), Err(error)) => RegisterError::at_work(error),
+                (Err(error), back) => {
+                    if undo(id, back) {
+                        RegisterError::before_writing(error)
+                    } else {
+                        RegisterError::at_work(error)
+                    }
+                }
+            });
+        }
         // Where this fails the row stays `Deleting`: the credentials may be gone, and
         // a cluster without them must not look as if it were in use.
         self.vault.delete(id).await.map_err(RegisterError::at_work)?;
@@ -340,6 +506,23 @@ impl Registrar {
             }
             Stored::Lost => Err(taken_over(id)),
         }
+    }
+
+    /// Puts back a cluster whose removal broke off although an environment names it.
+    /// That removal had not come to the credentials: it takes them only once no
+    /// environment names the cluster, and then none can any more. If there are none
+    /// nevertheless, it stays as it is, for a registration to take over.
+    async fn restore(&self, left: ClusterRow) -> Result<(), RegisterError> {
+        if left.state != RowState::Deleting {
+            return Ok(());
+        }
+        let Some(secret) = self.vault.get(&left.id).await.map_err(RegisterError::before_writing)? else {
+            return Ok(());
+        };
+        let settled = Settled::of_stored(secret, &left, &*self.rules, self.now());
+        let back = ClusterRow { state: RowState::Active, nonce: nonce(), ..left.clone() };
+        let (back, _) = settled.describe(None, back, &*self.rules, self.now());
+        self.write(&back, Expected::Nonce(&left.nonce)).await
     }
 
     /// One cluster.
@@ -389,16 +572,32 @@ impl Registrar {
         Err(RegisterError::Busy { id: row.id.clone(), doing })
     }
 
-    fn registered(&self, row: ClusterRow) -> Registered {
-        let warnings = fields::warnings(&row, self.now());
-        Registered { row, warnings }
-    }
-
     /// To the millisecond: nobody reads the nanoseconds of a registration.
     fn now(&self) -> Timestamp {
         let now = self.clock.now();
         Timestamp::from_millisecond(now.as_millisecond()).unwrap_or(now)
     }
+}
+
+/// A cluster that was entered, and asked where it had to be.
+struct Asked {
+    credentials: Credentials,
+    last_probe: Option<LastProbe>,
+}
+
+/// The answer, with the warnings of the fields and of the probe that was just made.
+fn registered(row: ClusterRow, mut warnings: Vec<String>, probing: Probing) -> Registered {
+    match probing {
+        Probing::First => warnings.extend(row.last_probe.iter().flat_map(|probe| probe.warnings.clone())),
+        Probing::Skipped => warnings.push(NOT_PROBED.to_owned()),
+    }
+    Registered { row, warnings }
+}
+
+/// The environments, in words.
+fn named(environments: &[(String, String)]) -> String {
+    let all: Vec<String> = environments.iter().map(|(app, name)| format!("{app}/{name}")).collect();
+    all.join(", ")
 }
 
 fn nonce() -> String {

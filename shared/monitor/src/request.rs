@@ -30,15 +30,17 @@ const MAX_VERSION_CHARS: usize = 128;
 pub struct Request {
     /// 1-80 of `A-Za-z0-9-_`.
     pub deployment_id: String,
-    /// A label.
+    /// With `environment` and without targets: what is looked up. Else a label.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub app: Option<String>,
-    /// A label.
+    /// See `app`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub environment: Option<String>,
-    /// How Helm is driven.
-    pub helm_type: HelmType,
-    /// What is watched: 1-40, unique.
+    /// How Helm is driven; `None`: as the registered environment says.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub helm_type: Option<HelmType>,
+    /// What is watched: 1-40, unique; none: what the registered environment says.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub targets: Vec<TargetRequest>,
     /// How long to wait, 10-7,200 s; `None`: the default.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -114,15 +116,73 @@ pub fn sentence(refusals: &[Refusal]) -> String {
 /// Every field that is refused, each with its JSON pointer.
 pub fn parse(event: &Value) -> Result<(Request, Option<Execution>), Vec<Refusal>> {
     let mut reader = Reader::default();
-    let Some(object) = event.as_object() else {
-        reader.refuse("", format!("{} is no request; an object is awaited", shown(event)));
-        return Err(reader.refusals);
-    };
-    let parsed = reader.request(object);
-    match parsed {
-        Some(parsed) if reader.refusals.is_empty() => Ok(parsed),
-        _ => Err(reader.refusals),
+    let object = reader.object(event)?;
+    for key in object.keys().filter(|k| !FIELDS.contains(&k.as_str()) && !ADDED.contains(&k.as_str())) {
+        reader.refuse(pointer("", key), unknown(&FIELDS));
     }
+    let execution = reader.execution(object.get("execution"));
+    let request = reader.request(object, execution.as_ref().map(Execution::name), execution.as_ref());
+    reader.end(request.map(|request| (request, execution)))
+}
+
+/// Reads what a caller wants started: the same without what the state machine adds.
+/// `id` is the deployment's where the caller gives none; `now` stands for the start.
+///
+/// # Errors
+/// Every field that is refused, each with its JSON pointer.
+pub fn parse_start(body: &Value, id: &str, now: Timestamp) -> Result<Request, Vec<Refusal>> {
+    let mut reader = Reader::default();
+    let object = reader.object(body)?;
+    for key in object.keys().filter(|k| !FIELDS.contains(&k.as_str())) {
+        reader.refuse(pointer("", key), unknown(&FIELDS));
+    }
+    let begun = Execution { arn: String::new(), started_at: now };
+    let request = reader.request(object, Some(id), Some(&begun));
+    reader.end(request)
+}
+
+/// What an environment is registered with.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct EnvironmentSpec {
+    /// How Helm is driven.
+    pub helm_type: HelmType,
+    /// What a deployment watches: 1-40, unique.
+    pub targets: Vec<TargetRequest>,
+    /// How long a deployment is waited for, 10-7,200 s.
+    pub timeout_secs: Option<u32>,
+}
+
+/// Reads the registration of an environment: `{helmType, targets, timeoutSecs?}`.
+///
+/// # Errors
+/// Every field that is refused, each with its JSON pointer.
+pub fn parse_environment(body: &Value) -> Result<EnvironmentSpec, Vec<Refusal>> {
+    const KNOWN: [&str; 3] = ["helmType", "targets", "timeoutSecs"];
+    let mut reader = Reader::default();
+    let object = reader.object(body)?;
+    for key in object.keys().filter(|k| !KNOWN.contains(&k.as_str())) {
+        reader.refuse(pointer("", key), unknown(&KNOWN));
+    }
+    let helm_type = reader.helm_type(present(object, "helmType"));
+    if present(object, "helmType").is_none() {
+        reader.refuse("/helmType", "is missing; it is \"flux\" or \"plain\"");
+    }
+    let targets = reader.targets(present(object, "targets"), helm_type);
+    let timeout_secs = reader.timeout(present(object, "timeoutSecs"));
+    reader.end(helm_type.map(|helm_type| EnvironmentSpec { helm_type, targets, timeout_secs }))
+}
+
+/// Whether it can be the name of an app or of an environment: 1-63 of `a-z0-9-`.
+#[must_use]
+pub fn is_label(text: &str) -> bool {
+    (1..=63).contains(&text.len()) && text.bytes().all(|b| matches!(b, b'a'..=b'z' | b'0'..=b'9' | b'-'))
+}
+
+/// Whether it can be a deployment's id: 1-80 of `A-Za-z0-9-_`.
+#[must_use]
+pub fn is_deployment_id(text: &str) -> bool {
+    (1..=80).contains(&text.len())
+        && text.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'_')
 }
 
 impl Request {
@@ -135,7 +195,7 @@ impl Request {
     }
 }
 
-const FIELDS: [&str; 13] = [
+const FIELDS: [&str; 11] = [
     "deploymentId",
     "app",
     "environment",
@@ -147,11 +207,20 @@ const FIELDS: [&str; 13] = [
     "failOn",
     "failFast",
     "allowUnchanged",
+];
+
+/// What is added to the input on its way.
+const ADDED: [&str; 2] = [
+    // By our state machine.
     "execution",
-    // A nested start adds this to the input (AWS Step Functions developer guide,
-    // "Start workflow executions from a task state").
+    // By a nested start (AWS Step Functions developer guide, "Start workflow
+    // executions from a task state").
     "AWS_STEP_FUNCTIONS_STARTED_BY_EXECUTION_ID",
 ];
+
+fn unknown(known: &[&str]) -> String {
+    format!("this field is unknown; known are {}", known.join(", "))
+}
 
 #[derive(Default)]
 struct Reader {
@@ -166,46 +235,40 @@ impl Reader {
         }
     }
 
-    fn request(&mut self, object: &Map<String, Value>) -> Option<(Request, Option<Execution>)> {
-        for key in object.keys().filter(|k| !FIELDS.contains(&k.as_str())) {
-            self.refuse(
-                pointer("", key),
-                format!("this field is unknown; known are {}", FIELDS[..11].join(", ")),
-            );
-        }
-        let execution = self.execution(object.get("execution"));
+    fn object<'a>(&mut self, value: &'a Value) -> Result<&'a Map<String, Value>, Vec<Refusal>> {
+        value.as_object().ok_or_else(|| {
+            self.refuse("", format!("{} is no request; an object is awaited", shown(value)));
+            std::mem::take(&mut self.refusals)
+        })
+    }
+
+    fn end<T>(self, read: Option<T>) -> Result<T, Vec<Refusal>> {
+        read.filter(|_| self.refusals.is_empty()).ok_or(self.refusals)
+    }
+
+    /// `name` is the deployment's where it has no id.
+    fn request(
+        &mut self,
+        object: &Map<String, Value>,
+        name: Option<&str>,
+        begun: Option<&Execution>,
+    ) -> Option<Request> {
         let deployment_id = match present(object, "deploymentId") {
             Some(_) => self.word(object, "", "deploymentId", "1-80 of A-Z a-z 0-9 - _", is_deployment_id),
             None => {
-                let name = execution.as_ref().map(|e| e.name().to_owned());
-                if name.as_deref().is_none_or(|n| !is_deployment_id(n)) {
+                if name.is_none_or(|n| !is_deployment_id(n)) {
                     self.refuse("/deploymentId", "is missing; 1-80 of A-Z a-z 0-9 - _ are awaited");
                 }
-                name
+                name.map(str::to_owned)
             }
         };
         let label = "1-63 of a-z 0-9 -";
         let app = self.optional_word(object, "app", label, is_label);
         let environment = self.optional_word(object, "environment", label, is_label);
-        let helm_type = match present(object, "helmType") {
-            Some(Value::String(s)) if s == "flux" => Some(HelmType::Flux),
-            Some(Value::String(s)) if s == "plain" => Some(HelmType::Plain),
-            Some(other) => {
-                self.refuse(
-                    "/helmType",
-                    format!("{} is no helmType; it is \"flux\" or \"plain\"", shown(other)),
-                );
-                None
-            }
-            None => {
-                self.refuse("/helmType", "is missing; it is \"flux\" or \"plain\"");
-                None
-            }
-        };
-        let targets = self.targets(present(object, "targets"), helm_type);
+        let (helm_type, targets) = self.what(object);
         let timeout_secs = self.timeout(present(object, "timeoutSecs"));
         let expect = self.expect(present(object, "expect"));
-        let pushed_at = self.pushed_at(present(object, "pushedAt"), execution.as_ref());
+        let pushed_at = self.pushed_at(present(object, "pushedAt"), begun);
         let fail_on = match present(object, "failOn") {
             None => FailOn::Final,
             Some(Value::String(s)) if s == "final" => FailOn::Final,
@@ -220,11 +283,11 @@ impl Reader {
         };
         let fail_fast = self.flag(object, "failFast");
         let allow_unchanged = self.flag(object, "allowUnchanged");
-        let request = Request {
+        Some(Request {
             deployment_id: deployment_id?,
             app,
             environment,
-            helm_type: helm_type?,
+            helm_type,
             targets,
             timeout_secs,
             expect,
@@ -232,8 +295,47 @@ impl Reader {
             fail_on,
             fail_fast,
             allow_unchanged,
-        };
-        Some((request, execution))
+        })
+    }
+
+    /// The two forms: helmType and targets, or app and environment of a registered one.
+    fn what(&mut self, object: &Map<String, Value>) -> (Option<HelmType>, Vec<TargetRequest>) {
+        let [helm_type, targets, app, environment] =
+            ["helmType", "targets", "app", "environment"].map(|field| present(object, field));
+        if helm_type.is_some() || targets.is_some() {
+            if helm_type.is_none() {
+                self.refuse(
+                    "/helmType",
+                    "is missing; with targets it is \"flux\" or \"plain\". A registered environment's targets can't \
+                     be replaced: give both, or neither",
+                );
+            }
+            let helm_type = self.helm_type(helm_type);
+            return (helm_type, self.targets(targets, helm_type));
+        }
+        match (app, environment) {
+            (Some(_), Some(_)) => {}
+            (None, None) => {
+                self.refuse("/helmType", "is missing; give helmType and targets, or app and environment");
+            }
+            (Some(_), None) => self.refuse("/environment", "is missing; app and environment go together"),
+            (None, Some(_)) => self.refuse("/app", "is missing; app and environment go together"),
+        }
+        (None, Vec::new())
+    }
+
+    fn helm_type(&mut self, value: Option<&Value>) -> Option<HelmType> {
+        match value? {
+            Value::String(s) if s == "flux" => Some(HelmType::Flux),
+            Value::String(s) if s == "plain" => Some(HelmType::Plain),
+            other => {
+                self.refuse(
+                    "/helmType",
+                    format!("{} is no helmType; it is \"flux\" or \"plain\"", shown(other)),
+                );
+                None
+            }
+        }
     }
 
     fn execution(&mut self, value: Option<&Value>) -> Option<Execution> {
@@ -478,15 +580,6 @@ fn shown(value: &Value) -> String {
     }
 }
 
-fn is_deployment_id(text: &str) -> bool {
-    (1..=80).contains(&text.len())
-        && text.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'_')
-}
-
-fn is_label(text: &str) -> bool {
-    (1..=63).contains(&text.len()) && text.bytes().all(|b| matches!(b, b'a'..=b'z' | b'0'..=b'9' | b'-'))
-}
-
 /// An RFC 1123 label (Kubernetes `apimachinery/pkg/util/validation`).
 fn is_namespace(text: &str) -> bool {
     is_label(text) && !text.starts_with('-') && !text.ends_with('-')
@@ -596,7 +689,59 @@ mod tests {
         let missing = parse(&json!({})).unwrap_err();
         assert_eq!(
             missing.iter().map(|r| r.pointer.as_str()).collect::<Vec<_>>(),
-            ["/deploymentId", "/helmType", "/targets"]
+            ["/deploymentId", "/helmType"]
+        );
+    }
+
+    #[test]
+    fn what_is_watched_is_named_or_looked_up_and_never_half() {
+        let without = |fields: &[&str]| {
+            refused(|e| {
+                for field in fields {
+                    e.as_object_mut().unwrap().remove(*field);
+                }
+            })
+        };
+        assert_eq!(without(&["helmType", "targets"]), Vec::<String>::new());
+        assert_eq!(without(&["app", "environment"]), Vec::<String>::new());
+        assert_eq!(without(&["helmType"]), ["/helmType"]);
+        assert_eq!(without(&["targets"]), ["/targets"]);
+        assert_eq!(without(&["helmType", "targets", "app"]), ["/app"]);
+        assert_eq!(without(&["helmType", "targets", "environment"]), ["/environment"]);
+        assert_eq!(without(&["helmType", "targets", "app", "environment"]), ["/helmType"]);
+    }
+
+    #[test]
+    fn a_start_names_no_execution() {
+        let now = "2026-11-23T19:16:00Z".parse().unwrap();
+        let mut body = valid();
+        for added in ADDED {
+            let refused = parse_start(&body, "generated", now).unwrap_err();
+            let pointer = format!("/{added}");
+            assert!(refused.iter().any(|it| it.pointer == pointer), "{pointer}");
+            body.as_object_mut().unwrap().remove(added);
+        }
+        let request = parse_start(&body, "generated", now).unwrap();
+        assert_eq!(request, parse(&valid()).unwrap().0, "the state machine reads the same");
+        body.as_object_mut().unwrap().remove("deploymentId");
+        assert_eq!(parse_start(&body, "generated", now).unwrap().deployment_id, "generated");
+        body["pushedAt"] = json!("2026-11-23T19:30:00Z");
+        assert_eq!(parse_start(&body, "generated", now).unwrap_err()[0].pointer, "/pushedAt");
+    }
+
+    #[test]
+    fn an_environment_is_read_like_a_request() {
+        let body = json!({"helmType": "plain", "targets": [{"cluster": "prod-eu", "release": "a"}], "timeoutSecs": 60});
+        let spec = parse_environment(&body).unwrap();
+        assert_eq!((spec.helm_type, spec.targets[0].namespace.as_str()), (HelmType::Plain, "default"));
+        let pointers = |body: &Value| -> Vec<String> {
+            parse_environment(body).unwrap_err().into_iter().map(|r| r.pointer).collect()
+        };
+        assert_eq!(pointers(&json!({})), ["/helmType", "/targets"]);
+        assert_eq!(pointers(&json!([])), [""]);
+        assert_eq!(
+            pointers(&json!({"helmType": "x", "targets": [], "timeoutSecs": 1, "failOn": "first"})),
+            ["/failOn", "/helmType", "/targets", "/timeoutSecs"]
         );
     }
 

@@ -17,9 +17,12 @@ use monitor::{
     check::{CheckError, CheckPorts, Checker, Ended, Settings},
     cluster::{ClusterRow, RowState},
     deployment::Deployment,
-    memory::{MemoryDeployments, MemoryEvents, MemoryRegistry, MemoryVault},
+    environment::Environment,
+    memory::{MemoryDeployments, MemoryEvents, MemoryRegistry, MemoryVault, NoEks},
+    namespaces::Namespaces,
     ports::{
-        Clock, Clusters, Credentials, Dated, Deployments, Expected, Registry, StoreError, Stored, Vault,
+        Auth, Clock, ClusterSecret, Clusters, Credentials, Dated, Deployments, Eks, EksError, Environments,
+        Expected, History, Registry, StoreError, Stored, Vault,
     },
     request::{self, Execution, Request},
 };
@@ -128,6 +131,16 @@ impl Deployments for Counted {
         self.writes.fetch_add(1, Ordering::SeqCst);
         self.inner.update(item).await
     }
+
+    async fn history(
+        &self,
+        app: &str,
+        environment: &str,
+        limit: usize,
+        after: Option<(Timestamp, &str)>,
+    ) -> Result<History, StoreError> {
+        self.inner.history(app, environment, limit, after).await
+    }
 }
 
 /// A vault that counts.
@@ -135,13 +148,13 @@ struct CountedVault(MemoryVault, AtomicUsize);
 
 #[async_trait]
 impl Vault for CountedVault {
-    async fn get(&self, id: &str) -> Result<Option<Credentials>, StoreError> {
+    async fn get(&self, id: &str) -> Result<Option<ClusterSecret>, StoreError> {
         self.1.fetch_add(1, Ordering::SeqCst);
         self.0.get(id).await
     }
 
-    async fn put(&self, id: &str, credentials: &Credentials) -> Result<(), StoreError> {
-        self.0.put(id, credentials).await
+    async fn put(&self, id: &str, secret: &ClusterSecret) -> Result<(), StoreError> {
+        self.0.put(id, secret).await
     }
 
     async fn delete(&self, id: &str) -> Result<(), StoreError> {
@@ -153,6 +166,7 @@ struct World {
     clock: Arc<ManualClock>,
     clusters: Arc<Scripted>,
     deployments: Arc<Counted>,
+    registry: Arc<MemoryRegistry>,
     vault: Arc<CountedVault>,
     events: Arc<MemoryEvents>,
     ports: CheckPorts,
@@ -161,6 +175,27 @@ struct World {
 
 fn credentials(url: &str, token: &str) -> Credentials {
     Credentials { api_url: url.to_owned(), token: token.into(), ca_cert: None, tls_server_name: None }
+}
+
+fn row(id: &str, name: &str, clock: &ManualClock) -> ClusterRow {
+    ClusterRow {
+        id: id.to_owned(),
+        name: name.to_owned(),
+        api_url: "https://one.example.com".to_owned(),
+        tls_server_name: None,
+        ca_fingerprint: None,
+        ca_not_after: None,
+        token_expires_at: None,
+        token_issuer: None,
+        token_subject: None,
+        eks: None,
+        namespaces: Namespaces::default(),
+        last_probe: None,
+        state: RowState::Active,
+        nonce: "n".to_owned(),
+        created_at: clock.now(),
+        updated_at: clock.now(),
+    }
 }
 
 async fn world(
@@ -184,32 +219,22 @@ async fn world(
     let vault = Arc::new(CountedVault(MemoryVault::default(), AtomicUsize::new(0)));
     let events = Arc::new(MemoryEvents::default());
     for (id, name) in [("prod-eu", "Prod EU"), ("prod-us", "prod-us")] {
-        let row = ClusterRow {
-            id: id.to_owned(),
-            name: name.to_owned(),
-            api_url: "https://one.example.com".to_owned(),
-            tls_server_name: None,
-            ca_fingerprint: None,
-            ca_not_after: None,
-            token_expires_at: None,
-            state: RowState::Active,
-            nonce: "n".to_owned(),
-            created_at: clock.now(),
-            updated_at: clock.now(),
-        };
+        let row = row(id, name, &clock);
         assert_eq!(registry.put(&row, Expected::Absent).await.unwrap(), Stored::Yes);
-        vault.0.put(id, &credentials("https://one.example.com", "old")).await.unwrap();
+        vault.0.put(id, &credentials("https://one.example.com", "old").into()).await.unwrap();
     }
     let ports = CheckPorts {
         deployments: deployments.clone(),
-        registry,
+        registry: registry.clone(),
+        environments: registry.clone(),
         vault: vault.clone(),
+        eks: Arc::new(NoEks),
         clusters: clusters.clone(),
         events: events.clone(),
         clock: clock.clone(),
     };
     let checker = Checker::new(ports.clone(), Settings::default());
-    World { clock, clusters, deployments, vault, events, ports, checker }
+    World { clock, clusters, deployments, registry, vault, events, ports, checker }
 }
 
 fn asked(change: impl Fn(&mut Value)) -> (Request, Execution) {
@@ -439,7 +464,7 @@ async fn a_rotated_token_is_noticed_by_its_refusal_and_tried_at_once() {
     .await;
     let asked = asked(|_| ());
     world.check(&asked).await;
-    world.vault.0.put("prod-eu", &credentials("https://one.example.com", "new")).await.unwrap();
+    world.vault.0.put("prod-eu", &credentials("https://one.example.com", "new").into()).await.unwrap();
     world.counts();
     world.clock.advance(5);
     let answer = world.check(&asked).await;
@@ -463,12 +488,168 @@ async fn a_cluster_that_was_registered_anew_is_not_asked() {
     let world = world(|_, _, _| Ok(Some(resting(1, "1.0.0")))).await;
     let asked = asked(|_| ());
     world.check(&asked).await;
-    world.vault.0.put("prod-eu", &credentials("https://two.example.com", "new")).await.unwrap();
+    world.vault.0.put("prod-eu", &credentials("https://two.example.com", "new").into()).await.unwrap();
     world.counts();
     world.clock.advance(5);
     let answer = world.another_process().check(&asked.0, Some(&asked.1)).await.unwrap();
     assert_eq!((answer.status, answer.reason), (Status::Failed, Reason::ClusterChanged));
     assert_eq!(world.counts()[2], 0, "the token is not sent to another address");
+}
+
+fn open_to(patterns: &[&str]) -> Namespaces {
+    Namespaces::parse(patterns.iter().map(|it| (*it).to_owned()).collect()).unwrap()
+}
+
+#[tokio::test]
+async fn a_namespace_that_is_not_open_is_refused_at_the_first_check_and_failed_at_a_later_one() {
+    let world = world(|_, _, _| Ok(Some(resting(1, "1.0.0")))).await;
+    let closed = ClusterRow {
+        namespaces: open_to(&["team-*", "ops"]),
+        nonce: "m".to_owned(),
+        ..row("prod-eu", "Prod EU", &world.clock)
+    };
+    assert_eq!(world.registry.put(&closed, Expected::Nonce("n")).await.unwrap(), Stored::Yes);
+    let asked = asked(|_| ());
+    let refused = world.checker.check(&asked.0, Some(&asked.1)).await.unwrap_err().to_string();
+    assert!(refused.starts_with("/targets/0/namespace") && refused.contains("team-*, ops"), "{refused}");
+    assert_eq!(world.counts()[2], 0, "nobody was asked");
+
+    let open = ClusterRow { namespaces: Namespaces::default(), ..closed };
+    assert_eq!(world.registry.put(&open, Expected::Nonce("m")).await.unwrap(), Stored::Yes);
+    assert_eq!(world.check(&asked).await.status, Status::Pending);
+
+    // What counts from then on stands in the secret; a warm process reads it every ten minutes.
+    let secret = ClusterSecret {
+        namespaces: open_to(&["ops"]),
+        ..credentials("https://one.example.com", "old").into()
+    };
+    world.vault.0.put("prod-eu", &secret).await.unwrap();
+    world.clock.advance(5);
+    let another = world.another_process();
+    world.counts();
+    let answer = another.check(&asked.0, Some(&asked.1)).await.unwrap();
+    assert_eq!((answer.status, answer.reason), (Status::Failed, Reason::NamespaceNotAllowed));
+    assert!(answer.message.contains("shop") && answer.message.contains("ops"), "{}", answer.message);
+    assert_eq!(world.counts()[2], 0, "nobody was asked");
+}
+
+#[tokio::test]
+async fn an_environment_is_resolved_at_the_first_check_and_kept() {
+    let world = world(|_, _, _| Ok(Some(resting(1, "1.0.0")))).await;
+    let asked = asked(|e| {
+        let event = e.as_object_mut().unwrap();
+        event.remove("helmType");
+        event.remove("targets");
+        event.remove("timeoutSecs");
+        event.insert("app".to_owned(), json!("checkout"));
+        event.insert("environment".to_owned(), json!("production"));
+    });
+    let refused = world.checker.check(&asked.0, Some(&asked.1)).await.unwrap_err().to_string();
+    assert!(refused.starts_with("/environment") && refused.contains("production"), "{refused}");
+
+    let spec = |cluster: &str, release: &str, timeout: u32| {
+        let spec = request::parse_environment(&json!({
+            "helmType": "flux", "timeoutSecs": timeout,
+            "targets": [{"cluster": cluster, "namespace": "shop", "release": release}],
+        }))
+        .unwrap();
+        Environment {
+            app: "checkout".to_owned(),
+            environment: "production".to_owned(),
+            helm_type: spec.helm_type,
+            targets: spec.targets,
+            timeout_secs: spec.timeout_secs,
+            created_at: world.clock.now(),
+            updated_at: world.clock.now(),
+        }
+    };
+    let put = async |environment: Environment, id: &str| {
+        assert_eq!(
+            world.registry.put_environment(&environment, &[id.to_owned()]).await.unwrap(),
+            Stored::Yes
+        );
+    };
+    put(spec("Prod EU", "checkout", 60), "prod-eu").await;
+    let first = world.check(&asked).await;
+    assert_eq!(first.targets[0].cluster, "Prod EU");
+    assert_eq!(first.deadline.duration_since(first.started_at).as_secs(), 60);
+
+    // What is registered later is of no matter to a deployment that runs, whoever asks.
+    put(spec("prod-us", "another", 7200), "prod-us").await;
+    world.clock.advance(5);
+    for checker in [&world.checker, &world.another_process()] {
+        let later = checker.check(&asked.0, Some(&asked.1)).await.unwrap();
+        assert_eq!((later.deadline, &later.targets[0].release), (first.deadline, &first.targets[0].release));
+        assert_eq!(later.targets.len(), 1);
+    }
+    assert!(world.registry.remove_environment("checkout", "production").await.unwrap());
+    world.clock.advance(5);
+    assert_eq!(world.check(&asked).await.status, Status::Pending);
+}
+
+/// EKS, as it answers: an address and a token for each time it is asked.
+struct Minting(AtomicUsize, Mutex<Result<String, String>>);
+
+#[async_trait]
+impl Eks for Minting {
+    async fn credentials(&self, _: &monitor::cluster::EksCluster) -> Result<Credentials, EksError> {
+        let n = self.0.fetch_add(1, Ordering::SeqCst);
+        let url = self.1.lock().unwrap().clone().map_err(EksError::Refused)?;
+        Ok(credentials(&url, &format!("minted-{n}")))
+    }
+
+    fn role_allowed(&self, _: &str) -> Result<(), String> {
+        Ok(())
+    }
+}
+
+#[tokio::test]
+async fn an_eks_cluster_is_entered_by_tokens_that_are_made_and_made_anew() {
+    let accepted = Arc::new(Mutex::new("minted-0"));
+    let of_cluster = accepted.clone();
+    let mut world = world(move |credentials, _, _| {
+        let known = *of_cluster.lock().unwrap() == credentials.token.expose_secret();
+        if known { Ok(Some(resting(1, "1.0.0"))) } else { Err(AskErrorKind::Unauthorized) }
+    })
+    .await;
+    let eks = Arc::new(Minting(AtomicUsize::new(0), Mutex::new(Ok("https://eks.example.com".to_owned()))));
+    world.ports.eks = eks.clone();
+    world.checker = world.another_process();
+    let cluster = monitor::cluster::EksCluster {
+        cluster_name: "prod".to_owned(),
+        region: "eu-central-1".to_owned(),
+        role_arn: None,
+    };
+    let secret = ClusterSecret { auth: Auth::Eks(cluster), namespaces: Namespaces::default() };
+    world.vault.0.put("prod-eu", &secret).await.unwrap();
+    let asked = asked(|e| e["timeoutSecs"] = json!(7200));
+    assert_eq!(world.check(&asked).await.reason, Reason::WaitingForChange);
+    world.clock.advance(5);
+    assert_eq!(world.check(&asked).await.reason, Reason::WaitingForChange);
+    assert_eq!(eks.0.load(Ordering::SeqCst), 1, "a token serves many checks");
+
+    // One that is refused is made anew at once; without that, another is made after ten minutes.
+    *accepted.lock().unwrap() = "minted-1";
+    world.clock.advance(5);
+    assert_eq!(world.check(&asked).await.reason, Reason::WaitingForChange);
+    assert_eq!(eks.0.load(Ordering::SeqCst), 2);
+    *accepted.lock().unwrap() = "minted-2";
+    world.clock.advance(600);
+    assert_eq!(world.check(&asked).await.reason, Reason::WaitingForChange);
+    assert_eq!(eks.0.load(Ordering::SeqCst), 3);
+
+    // What AWS refuses may pass, and is told.
+    *eks.1.lock().unwrap() = Err("no right to describe it".to_owned());
+    world.clock.advance(600);
+    let answer = world.check(&asked).await;
+    assert_eq!((answer.status, answer.reason), (Status::Pending, Reason::CredentialsUnavailable));
+    assert!(answer.message.contains("no right to describe it"), "{}", answer.message);
+
+    // The address is asked for at each mint: another one ends the deployment, as with a stored token.
+    *eks.1.lock().unwrap() = Ok("https://elsewhere.example.com".to_owned());
+    world.clock.advance(5);
+    let answer = world.check(&asked).await;
+    assert_eq!((answer.status, answer.reason), (Status::Failed, Reason::ClusterChanged));
 }
 
 #[tokio::test]
@@ -544,6 +725,7 @@ fn ended(status: &str, error: Option<&str>, arn: &str) -> Ended {
         deployment_id: Some("d-1".to_owned()),
         status: status.to_owned(),
         error: error.map(str::to_owned),
+        cause: None,
     }
 }
 

@@ -149,8 +149,14 @@ impl World {
 
     fn plain_path(&self, user: &User, method: &Method, path: &str) -> Answer {
         if !rules::is_public(path) {
-            // An account may discover what is served, and this server has nothing to tell.
+            // An account may discover what is served, and of most this server has nothing to tell.
             let discovery = ["/api", "/apis", "/openapi"];
+            if *user != User::Anonymous
+                && self.flux_installed
+                && path.trim_end_matches('/') == "/apis/helm.toolkit.fluxcd.io/v2"
+            {
+                return flux_resources();
+            }
             if *user != User::Anonymous && discovery.iter().any(|it| path.starts_with(it)) {
                 return Answer::no_such_path();
             }
@@ -159,11 +165,13 @@ impl World {
         if path.trim_end_matches('/') != "/version" {
             return Answer::text(200, "ok");
         }
+        // Vendors write `33+` there.
+        let minor = self.git_version.split('.').nth(1).unwrap_or("36");
         Answer::json(
             200,
             &json!({
                 "major": "1",
-                "minor": "36",
+                "minor": minor,
                 "emulationMajor": "1",
                 "emulationMinor": "36",
                 "minCompatibilityMajor": "1",
@@ -260,6 +268,33 @@ impl World {
         }
         Ok((token.rv, Some(token.start)))
     }
+}
+
+/// What is served of Flux's group.
+fn flux_resources() -> Answer {
+    let verbs = ["delete", "deletecollection", "get", "list", "patch", "create", "update", "watch"];
+    let resource = |name: &str, singular: &str, verbs: &[&str]| {
+        json!({
+            "name": name,
+            "singularName": singular,
+            "namespaced": true,
+            "kind": "HelmRelease",
+            "verbs": verbs,
+        })
+    };
+    let mut releases = resource("helmreleases", "helmrelease", &verbs);
+    releases["shortNames"] = json!(["hr"]);
+    releases["storageVersionHash"] = "sMuarBVoW+A=".into();
+    let status = resource("helmreleases/status", "", &["get", "patch", "update"]);
+    Answer::json(
+        200,
+        &json!({
+            "kind": "APIResourceList",
+            "apiVersion": "v1",
+            "groupVersion": "helm.toolkit.fluxcd.io/v2",
+            "resources": [releases, status],
+        }),
+    )
 }
 
 fn method_not_allowed() -> Answer {

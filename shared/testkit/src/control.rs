@@ -23,7 +23,7 @@ use crate::{CertificateKind, Fault, Rule, Scenario, SimulatedCluster};
 /// | `GET /scenarios` | |
 /// | `POST /play` | `{"scenario", "namespace"?, "name"?, "pushInMs"?, "speed"?}` |
 /// | `POST /tokens` | `{"accept": ["…"]}` |
-/// | `POST /rules` | `{"rules": [{"apiGroups", "resources", "verbs", "namespaces"?}]}` |
+/// | `POST /rules` | `{"rules": [{"apiGroups", "resources", "verbs", "namespaces"?, "resourceNames"?}]}` |
 /// | `POST /faults`, `DELETE /faults` | `{"fault", "times"?, "path"?}` |
 /// | `POST /certificate` | `{"kind": "good" \| "expired" \| "wrongName" \| "otherIssuer"}` |
 /// | `PUT /helmreleases/{namespace}/{name}` | the object |

@@ -16,13 +16,17 @@ const REVIEWS: &str = "authorization.k8s.io";
 pub struct Rule {
     /// API groups; the core group is empty, `*` is all.
     pub api_groups: Vec<String>,
-    /// Resources in the plural; `*` is all.
+    /// Resources in the plural; `*` is all, `pods/exec` a subresource, `*/scale` one
+    /// of any resource.
     pub resources: Vec<String>,
     /// Verbs; `*` is all.
     pub verbs: Vec<String>,
     /// The namespaces in which a Role grants it; `None`: a ClusterRole, everywhere.
     #[serde(default)]
     pub namespaces: Option<Vec<String>>,
+    /// Only objects of these names, where there are any.
+    #[serde(default)]
+    pub resource_names: Vec<String>,
 }
 
 impl Rule {
@@ -35,6 +39,7 @@ impl Rule {
             resources: owned(resources),
             verbs: owned(verbs),
             namespaces: None,
+            resource_names: Vec::new(),
         }
     }
 
@@ -43,6 +48,19 @@ impl Rule {
     pub fn within(mut self, namespaces: &[&str]) -> Self {
         self.namespaces = Some(namespaces.iter().map(|it| (*it).to_owned()).collect());
         self
+    }
+
+    /// The same for objects of these names alone.
+    #[must_use]
+    pub fn named(mut self, names: &[&str]) -> Self {
+        self.resource_names = names.iter().map(|it| (*it).to_owned()).collect();
+        self
+    }
+
+    /// Everything: the rule of the ClusterRole `cluster-admin`.
+    #[must_use]
+    pub fn cluster_admin() -> Self {
+        Self::new(&["*"], &["*"], &["*"])
     }
 
     /// `list secrets`, of the guide's ClusterRole.
@@ -65,9 +83,17 @@ impl Rule {
 
     fn allows(&self, asked: &Asked) -> bool {
         let one_of = |list: &[String], it: &str| list.iter().any(|each| each == "*" || each == it);
+        // As Kubernetes' `ResourceMatches` (pkg/apis/rbac/v1/evaluation_helpers.go).
+        let resource = if asked.subresource.is_empty() {
+            one_of(&self.resources, &asked.resource)
+        } else {
+            one_of(&self.resources, &format!("{}/{}", asked.resource, asked.subresource))
+                || self.resources.contains(&format!("*/{}", asked.subresource))
+        };
         one_of(&self.verbs, &asked.verb)
             && one_of(&self.api_groups, &asked.group)
-            && one_of(&self.resources, &asked.resource)
+            && resource
+            && (self.resource_names.is_empty() || self.resource_names.contains(&asked.name))
             && self.namespaces.as_ref().is_none_or(|list| list.contains(&asked.namespace))
     }
 }
@@ -113,10 +139,7 @@ pub(crate) fn allowed(rules: &[Rule], user: &User, asked: &Asked) -> Option<Stri
             "RBAC: allowed by ClusterRoleBinding \"{role}\" of ClusterRole \"{role}\" to Group \"system:authenticated\""
         ));
     }
-    // None of the rules grants a subresource, unless it grants everything.
-    let rule = rules.iter().find(|it| {
-        it.allows(asked) && (asked.subresource.is_empty() || it.resources.iter().any(|each| each == "*"))
-    })?;
+    let rule = rules.iter().find(|it| it.allows(asked))?;
     let binding = match &rule.namespaces {
         None => format!("ClusterRoleBinding \"{name}\" of ClusterRole"),
         Some(_) => format!("RoleBinding \"{name}/{}\" of Role", asked.namespace),
@@ -210,7 +233,13 @@ pub(crate) fn rules_review(rules: &[Rule], body: &[u8]) -> Answer {
     let mut resource_rules: Vec<Value> = rules
         .iter()
         .filter(|it| it.namespaces.as_ref().is_none_or(|list| list.iter().any(|each| each == namespace)))
-        .map(|it| json!({"verbs": it.verbs, "apiGroups": it.api_groups, "resources": it.resources}))
+        .map(|it| {
+            let mut rule = json!({"verbs": it.verbs, "apiGroups": it.api_groups, "resources": it.resources});
+            if !it.resource_names.is_empty() {
+                rule["resourceNames"] = it.resource_names.as_slice().into();
+            }
+            rule
+        })
         .collect();
     resource_rules.push(json!({
         "verbs": ["create"],

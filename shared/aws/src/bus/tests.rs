@@ -26,6 +26,32 @@ async fn publishes_the_stored_answer() {
 }
 
 #[tokio::test]
+async fn publishes_that_a_cluster_needs_attention() {
+    let (aws, wire) = answering(vec![(200, json!({"FailedEntryCount": 0, "Entries": [{"EventId": "e"}]}))]);
+    aws.events("bus").cluster_needs_attention(&contract::attention()).await.unwrap();
+    let mut request = wire.request("PutEvents");
+    let detail = request["Entries"][0]["Detail"].take();
+    assert_eq!(
+        request,
+        json!({"Entries": [
+            {"EventBusName": "bus", "Source": "dag-monitor", "DetailType": "Cluster Needs Attention", "Detail": null}
+        ]})
+    );
+    assert_eq!(
+        serde_json::from_str::<Value>(detail.as_str().unwrap()).unwrap(),
+        json!({
+            "cluster": "prod-eu",
+            "name": "Prod EU",
+            "probedAt": "2026-09-21T14:13:20Z",
+            "reason": null,
+            "message": "the token ends on 2026-09-28",
+            "tokenExpiresAt": "2026-09-28T14:13:20Z",
+            "certificateNotAfter": "2027-09-21T14:13:20Z",
+        })
+    );
+}
+
+#[tokio::test]
 async fn an_entry_that_failed_is_a_failure() {
     for (code, passes) in
         [("ThrottlingException", true), ("InternalFailure", true), ("NotAuthorizedForSourceException", false)]

@@ -253,3 +253,82 @@ fn the_largest_item_stays_far_under_the_limit() {
         .sum();
     assert!(size < 300 * 1024, "{size}");
 }
+
+fn summarised(id: &str, started_at: &str) -> Value {
+    json!({
+        "deploymentId": {"S": id},
+        "appEnvironment": {"S": "checkout#production"},
+        "startedAt": {"S": started_at},
+        "status": {"S": "failed"},
+        "reason": {"S": "RolledBack"},
+        "finishedAt": {"S": "2026-11-23T19:20:45.000Z"},
+        "expiresAt": {"N": "1803237345"},
+    })
+}
+
+#[tokio::test]
+async fn a_history_is_read_from_the_index_newest_first() {
+    let first = summarised("d-2", "2026-11-23T19:15:45.000Z");
+    let (aws, wire) = answering(vec![
+        (200, json!({"Items": [first], "LastEvaluatedKey": {"deploymentId": {"S": "d-2"}}})),
+        // What has expired was left out of it.
+        (200, json!({"Items": [], "LastEvaluatedKey": {"deploymentId": {"S": "d-expired"}}})),
+        (200, json!({"Items": [summarised("d-1", "2026-11-23T19:15:44.999Z")]})),
+    ]);
+    let page = store(&aws).history("checkout", "production", 2, Some((now(), "d-3"))).await.unwrap();
+    assert_eq!(page.deployments.len(), 2);
+    assert!(!page.more);
+    assert_eq!(
+        page.deployments[0],
+        Summary {
+            deployment_id: "d-2".to_owned(),
+            status: Status::Failed,
+            reason: Reason::RolledBack,
+            started_at: now(),
+            finished_at: Some("2026-11-23T19:20:45Z".parse().unwrap()),
+        }
+    );
+    let requests = wire.requests();
+    let mut asked = requests[0].1.clone();
+    assert!(asked["ExpressionAttributeValues"][":now"].take()["N"].is_string());
+    assert_eq!(
+        asked,
+        json!({
+            "TableName": "deployments",
+            "IndexName": "byEnvironment",
+            "KeyConditionExpression": "appEnvironment = :appEnvironment",
+            "FilterExpression": "expiresAt >= :now",
+            "ExpressionAttributeValues": {":appEnvironment": {"S": "checkout#production"}, ":now": null},
+            "ScanIndexForward": false,
+            "Limit": 3,
+            "ExclusiveStartKey": {
+                "appEnvironment": {"S": "checkout#production"},
+                "startedAt": {"S": "2026-11-23T19:15:45.000Z"},
+                "deploymentId": {"S": "d-3"},
+            },
+        })
+    );
+    assert_eq!((&requests[1].1["Limit"], &requests[2].1["Limit"]), (&json!(2), &json!(2)));
+    assert_eq!(requests[1].1["ExclusiveStartKey"], json!({"deploymentId": {"S": "d-2"}}));
+    assert_eq!(requests[2].1["ExclusiveStartKey"], json!({"deploymentId": {"S": "d-expired"}}));
+}
+
+#[tokio::test]
+async fn one_more_than_asked_for_says_that_there_are_more() {
+    let items =
+        [summarised("d-2", "2026-11-23T19:15:45.000Z"), summarised("d-1", "2026-11-23T19:15:44.000Z")];
+    let (aws, wire) = answering(vec![(200, json!({"Items": items}))]);
+    let page = store(&aws).history("checkout", "production", 1, None).await.unwrap();
+    assert_eq!((page.deployments.len(), page.more), (1, true));
+    assert_eq!(wire.request("Query").get("ExclusiveStartKey"), None);
+}
+
+#[tokio::test]
+async fn a_summary_that_can_t_be_read_is_broken() {
+    let mut item = summarised("d-1", "2026-11-23T19:15:45.000Z");
+    item["reason"] = json!({"S": "Unheard"});
+    let (aws, _wire) = answering(vec![(200, json!({"Items": [item]}))]);
+    let result = store(&aws).history("checkout", "production", 1, None).await;
+    assert!(!is_transient(&result));
+    assert!(told(&result.unwrap_err()).starts_with("the summary of deployment d-1 can't be read"));
+}

@@ -20,6 +20,8 @@ fn row(nonce: &str) -> Value {
         "apiUrl": {"S": "https://api.example.com:6443"},
         "caFingerprint": {"S": "AB:CD:EF"},
         "caNotAfter": {"S": "2027-09-21T14:13:20Z"},
+        "tokenIssuer": {"S": "https://kubernetes.default.svc"},
+        "namespaces": {"L": []},
         "state": {"S": "active"},
         "nonce": {"S": nonce},
         "createdAt": {"S": "2026-09-21T14:13:20Z"},

@@ -15,6 +15,7 @@ fn body(id: &str) -> Value {
         "token": TOKEN,
         "caCert": credentials.ca_cert,
         "tlsServerName": credentials.tls_server_name,
+        "namespaces": [],
     })
 }
 
@@ -45,29 +46,86 @@ fn marked() -> (u16, Value) {
     (400, refusal("InvalidRequestException", words))
 }
 
-async fn get(answer: (u16, Value)) -> Result<Option<Credentials>, StoreError> {
+async fn get(answer: (u16, Value)) -> Result<Option<ClusterSecret>, StoreError> {
     let (aws, wire) = answering(vec![answer]);
-    let found = aws.vault("stack/clusters/").get("prod").await;
+    let found = aws.vault("stack/clusters/", None).get("prod").await;
     assert_eq!(wire.request("GetSecretValue"), json!({"SecretId": NAME}));
     found
 }
 
 async fn put(answers: Vec<(u16, Value)>) -> (Result<(), StoreError>, Wire) {
     let (aws, wire) = answering(answers);
-    (aws.vault("stack/clusters/").put("prod", &contract::credentials(TOKEN)).await, wire)
+    (aws.vault("stack/clusters/", None).put("prod", &contract::credentials(TOKEN).into()).await, wire)
 }
 
 fn secret_string(request: &Value) -> Value {
     serde_json::from_str(request["SecretString"].as_str().unwrap()).unwrap()
 }
 
+fn token_of(secret: ClusterSecret) -> Credentials {
+    match secret.auth {
+        Auth::Token(credentials) => credentials,
+        Auth::Eks(cluster) => panic!("{cluster:?}"),
+    }
+}
+
 #[tokio::test]
 async fn reads_the_credentials() {
-    let found = get(holding(&body("prod").to_string())).await.unwrap().unwrap();
+    let mut narrow = body("prod");
+    narrow["namespaces"] = json!(["shop", "team-*"]);
+    let found = get(holding(&narrow.to_string())).await.unwrap().unwrap();
+    assert_eq!(found.namespaces.patterns(), ["shop", "team-*"]);
+    let found = token_of(found);
     assert_eq!(found.token.expose_secret(), TOKEN);
     assert_eq!(found.api_url, "https://api.example.com:6443/k8s/clusters/c-x1");
+}
+
+#[tokio::test]
+async fn reads_what_was_written_before_there_were_namespaces() {
     let found = get(holding(&json!({"id": "prod", "apiUrl": "https://a", "token": "t"}).to_string())).await;
-    assert_eq!(found.unwrap().unwrap().ca_cert, None);
+    let found = found.unwrap().unwrap();
+    assert_eq!(found.namespaces, Namespaces::default());
+    assert_eq!(token_of(found).ca_cert, None);
+}
+
+#[tokio::test]
+async fn an_eks_cluster_is_kept_without_address_and_token() {
+    let text = json!({
+        "id": "prod",
+        "auth": {"eks": {"clusterName": "prod", "region": "eu-central-1", "roleArn": "arn:aws:iam::1:role/r"}},
+        "namespaces": ["shop"],
+    });
+    let found = get(holding(&text.to_string())).await.unwrap().unwrap();
+    assert!(matches!(&found.auth, Auth::Eks(cluster) if cluster.region == "eu-central-1"), "{found:?}");
+    let (aws, wire) = answering(vec![done()]);
+    aws.vault("stack/clusters/", None).put("prod", &found).await.unwrap();
+    assert_eq!(secret_string(&wire.request("CreateSecret")), text);
+}
+
+#[test]
+fn a_body_is_written_in_one_piece() {
+    let text = write("prod", &contract::credentials(&TOKEN.repeat(100)).into()).unwrap();
+    assert_eq!(text.capacity(), text.len(), "it grew, and left a piece of the token behind");
+    assert!(text.contains(&TOKEN.repeat(100)));
+}
+
+#[tokio::test]
+async fn with_a_key_the_secret_is_written_with_it_whichever_it_had() {
+    let key = "arn:aws:kms:eu-central-1:123456789012:key/k";
+    let (aws, wire) = answering(vec![done(), exists(), done(), scheduled(), done(), done()]);
+    let vault = aws.vault("stack/clusters/", Some(key));
+    for _ in 0..3 {
+        vault.put("prod", &contract::credentials(TOKEN).into()).await.unwrap();
+    }
+    assert_eq!(
+        wire.operations(),
+        ["CreateSecret", "CreateSecret", "UpdateSecret", "CreateSecret", "RestoreSecret", "UpdateSecret"]
+    );
+    for (operation, request) in wire.requests().into_iter().filter(|(name, _)| name != "RestoreSecret") {
+        assert_eq!(request["KmsKeyId"], key, "{operation}");
+        assert_eq!(secret_string(&request), body("prod"), "{operation}");
+    }
+    assert_eq!(wire.requests()[2].1["SecretId"], NAME);
 }
 
 #[tokio::test]
@@ -84,6 +142,9 @@ async fn what_is_not_this_clusters_is_broken_and_never_quoted() {
         json!(TOKEN).to_string(),
         json!({"id": "prod", "apiUrl": "https://a", "token": [TOKEN]}).to_string(),
         json!({"id": "prod", "apiUrl": TOKEN}).to_string(),
+        json!({"id": "prod", "apiUrl": "https://a", "token": TOKEN, "auth": {"eks": {"clusterName": "c", "region": "r"}}})
+            .to_string(),
+        json!({"id": "prod", "auth": {TOKEN: {}}}).to_string(),
         String::new(),
     ] {
         let result = get(holding(&text)).await;
@@ -98,7 +159,7 @@ async fn an_answer_that_is_cut_is_never_quoted() {
     for answer in [json!({"SecretString": [TOKEN]}), json!(TOKEN), json!({"SecretString": {"token": TOKEN}})]
     {
         let (aws, _wire) = answering(vec![(200, answer); 3]);
-        let result = aws.vault("stack/clusters/").get("prod").await;
+        let result = aws.vault("stack/clusters/", None).get("prod").await;
         let told = told(&result.unwrap_err());
         assert!(!told.contains("eyJ"), "{told}");
     }
@@ -118,6 +179,7 @@ async fn creates_a_secret() {
     result.unwrap();
     let request = wire.request("CreateSecret");
     assert_eq!(request["Name"], NAME);
+    assert_eq!(request.get("KmsKeyId"), None);
     assert_eq!(secret_string(&request), body("prod"));
     assert!(request["ClientRequestToken"].is_string());
 }
@@ -187,7 +249,7 @@ async fn deletes_with_the_shortest_recovery_window() {
     let already = "You tried to perform the operation on a secret that's currently marked deleted.";
     for answer in [done(), missing(), marked(), (400, refusal("InvalidRequestException", already))] {
         let (aws, wire) = answering(vec![answer]);
-        aws.vault("stack/clusters/").delete("prod").await.unwrap();
+        aws.vault("stack/clusters/", None).delete("prod").await.unwrap();
         assert_eq!(wire.request("DeleteSecret"), json!({"SecretId": NAME, "RecoveryWindowInDays": 7}));
     }
 }
@@ -195,11 +257,11 @@ async fn deletes_with_the_shortest_recovery_window() {
 #[tokio::test]
 async fn an_id_can_t_bend_the_name() {
     let (aws, wire) = answering(vec![]);
-    let vault = aws.vault("stack/clusters/");
+    let vault = aws.vault("stack/clusters/", None);
     for id in ["", "a/b", "../x", "a b", "ü", "a*"] {
         assert!(!is_transient(&vault.get(id).await), "{id}");
         assert!(!is_transient(&vault.delete(id).await), "{id}");
-        assert!(!is_transient(&vault.put(id, &contract::credentials(TOKEN)).await), "{id}");
+        assert!(!is_transient(&vault.put(id, &contract::credentials(TOKEN).into()).await), "{id}");
     }
     assert!(wire.requests().is_empty());
 }

@@ -73,6 +73,7 @@ async fn run(arguments: Arguments) -> Result<(), Box<dyn std::error::Error + Sen
     let ready = json!({
         "apiUrl": cluster.api_url(),
         "caCert": cluster.ca_pem(),
+        "otherCaCert": cluster.other_ca_pem(),
         "token": cluster.token().expose_secret(),
         "controlUrl": format!("http://{}", listener.local_addr()?),
     });

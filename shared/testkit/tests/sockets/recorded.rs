@@ -7,7 +7,7 @@ use secrecy::ExposeSecret;
 use serde_json::{Value, json};
 use testkit::{Config, Rule, SimulatedCluster};
 
-use crate::{METADATA, client, fixtures, get, limited, send};
+use crate::{METADATA, client, fixtures, get, limited, send, start};
 
 fn answers() -> Value {
     serde_json::from_str(&fs::read_to_string(fixtures().join("api/answers.json")).unwrap()).unwrap()
@@ -148,6 +148,74 @@ async fn only_what_the_rules_grant_is_allowed() {
         let got = send(&client, &cluster, Method::POST, path, "*/*", token, Some(&review)).await.unwrap();
         assert_eq!(got.json()["status"]["allowed"], true);
         assert!(got.json()["status"]["reason"].as_str().unwrap().contains("RoleBinding \"dag-monitor/apps\""));
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn reviews_are_those_of_rbac() {
+    limited(async {
+        let cluster = start().await;
+        cluster.set_rules(vec![
+            Rule::new(&[""], &["pods/exec", "*/scale"], &["create"]),
+            Rule::new(&[""], &["pods"], &["get"]),
+            Rule::new(&[""], &["secrets"], &["get"]).named(&["one"]),
+            Rule::new(&["*"], &["*"], &["list"]).within(&["shop"]),
+        ]);
+        let client = client(cluster.ca_pem());
+        let token = cluster.token();
+        let token = Some(token.expose_secret());
+        let allowed = async |cluster: &SimulatedCluster, attributes: Value| {
+            let review = json!({"spec": {"resourceAttributes": attributes}});
+            let path = "/apis/authorization.k8s.io/v1/selfsubjectaccessreviews";
+            let got = send(&client, cluster, Method::POST, path, "*/*", token, Some(&review)).await.unwrap();
+            got.json()["status"]["allowed"].as_bool().unwrap()
+        };
+        for (attributes, expected) in [
+            (json!({"verb": "create", "resource": "pods", "subresource": "exec"}), true),
+            (json!({"verb": "create", "resource": "deployments", "subresource": "scale"}), true),
+            (json!({"verb": "create", "resource": "pods", "subresource": "log"}), false),
+            (json!({"verb": "get", "resource": "pods", "subresource": "exec"}), false),
+            (json!({"verb": "get", "resource": "pods"}), true),
+            (json!({"verb": "get", "resource": "secrets", "name": "one"}), true),
+            (json!({"verb": "get", "resource": "secrets", "name": "two"}), false),
+            (json!({"verb": "get", "resource": "secrets"}), false),
+            (json!({"verb": "list", "resource": "pods", "namespace": "shop", "subresource": "log"}), true),
+            (json!({"verb": "list", "resource": "pods"}), false),
+            (json!({"verb": "*", "group": "*", "resource": "*"}), false),
+        ] {
+            assert_eq!(allowed(&cluster, attributes.clone()).await, expected, "{attributes}");
+        }
+        let path = "/apis/authorization.k8s.io/v1/selfsubjectrulesreviews";
+        let review = json!({"spec": {"namespace": "default"}});
+        let got = send(&client, &cluster, Method::POST, path, "*/*", token, Some(&review)).await.unwrap();
+        let rules = got.json()["status"]["resourceRules"].clone();
+        assert_eq!(rules.as_array().unwrap().len(), 5, "without the Role of another namespace");
+        assert_eq!(rules[2]["resourceNames"], json!(["one"]));
+        assert!(rules[1].get("resourceNames").is_none());
+        cluster.set_rules(vec![Rule::cluster_admin()]);
+        assert!(allowed(&cluster, json!({"verb": "*", "group": "*", "resource": "*"})).await);
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn what_flux_serves_can_be_discovered() {
+    limited(async {
+        let cluster = start().await;
+        let client = client(cluster.ca_pem());
+        let path = "/apis/helm.toolkit.fluxcd.io/v2";
+        let got = get(&client, &cluster, path, "*/*").await.unwrap().json();
+        assert_eq!(
+            (got["kind"].as_str(), got["groupVersion"].as_str()),
+            (Some("APIResourceList"), Some(&path[6..]))
+        );
+        assert_eq!(got["resources"][0]["name"], "helmreleases");
+        let anonymous = send(&client, &cluster, Method::GET, path, "*/*", None, None).await.unwrap();
+        assert_eq!(anonymous.status, 403);
+        cluster.set_flux_installed(false);
+        let got = get(&client, &cluster, path, "*/*").await.unwrap();
+        assert_eq!((got.status.as_u16(), got.text.as_str()), (404, "404 page not found\n"));
     })
     .await;
 }

@@ -1,0 +1,178 @@
+//! Calls that are signed here, to services whose SDK is not linked.
+//!
+//! Entering EKS takes one call of EKS and one of STS. Their SDKs would add 0.4 MiB to
+//! each function, which is loaded at every cold start. So the SDK's parts are used
+//! without its models: its signer, and its orchestrator with the same connections,
+//! timeouts and retries as the other clients have.
+
+use std::time::SystemTime;
+
+use aws_credential_types::Credentials;
+use aws_sdk_dynamodb::config::{
+    BehaviorVersion,
+    http::{HttpRequest, HttpResponse},
+};
+use aws_sdk_secretsmanager::config::endpoint::{DefaultResolver, Params, ResolveEndpoint};
+use aws_sigv4::{
+    http_request::{SignableBody, SignableRequest, SignatureLocation, SigningSettings, sign},
+    sign::v4,
+};
+use aws_smithy_runtime::client::{
+    orchestrator::operation::Operation,
+    retries::classifiers::{HttpStatusCodeClassifier, TransientErrorClassifier},
+};
+use aws_smithy_runtime_api::client::{
+    orchestrator::{OrchestratorError, SensitiveOutput},
+    result::SdkError,
+    runtime_plugin::StaticRuntimePlugin,
+};
+use aws_smithy_types::{body::SdkBody, config_bag::Layer, error::metadata::ErrorMetadata};
+use aws_types::SdkConfig;
+use http::Request;
+use secrecy::SecretString;
+
+use crate::error::Sdk;
+
+/// One call.
+pub(crate) struct Call<'a> {
+    /// As the endpoint and the signature name it: `eks`, `sts`.
+    pub(crate) service: &'static str,
+    pub(crate) operation: &'static str,
+    pub(crate) region: &'a str,
+    /// Without anything that must be encoded.
+    pub(crate) path: String,
+    /// A form that is posted; `None`: a `GET`.
+    pub(crate) form: Option<String>,
+    /// What the service says of a refusal.
+    pub(crate) refusal: fn(&HttpResponse, &str) -> ErrorMetadata,
+}
+
+/// Makes the call by this identity: the answer's body. It may hold credentials, so it
+/// is kept from every `Debug`, and wiped.
+pub(crate) async fn call(
+    shared: &SdkConfig,
+    identity: &Credentials,
+    call: Call<'_>,
+    now: SystemTime,
+) -> Result<SecretString, Sdk<ErrorMetadata>> {
+    let endpoint = match shared.endpoint_url() {
+        Some(url) => Some(url.trim_end_matches('/').to_owned()),
+        None => endpoint(call.service, call.region).await,
+    };
+    let unbuilt = || SdkError::construction_failure("the call could not be signed");
+    let endpoint = endpoint.ok_or_else(unbuilt)?;
+    let request = signed(&endpoint, identity, &call, now).ok_or_else(unbuilt)?;
+    let client = shared.http_client().ok_or_else(unbuilt)?;
+    let mut sensitive = Layer::new("an answer that may hold credentials");
+    sensitive.store_put(SensitiveOutput);
+    let refusal = call.refusal;
+    let mut operation = Operation::builder()
+        .service_name(call.service)
+        .operation_name(call.operation)
+        .behavior_version(BehaviorVersion::v2026_01_12())
+        .http_client(client)
+        .endpoint_url(&endpoint)
+        // It is signed already; a signature is good for five minutes, so for every try.
+        .no_auth()
+        .retry_classifier(TransientErrorClassifier::<ErrorMetadata>::new())
+        .retry_classifier(HttpStatusCodeClassifier::default())
+        .runtime_plugin(StaticRuntimePlugin::new().with_config(sensitive.freeze()));
+    if let Some(timeouts) = shared.timeout_config() {
+        operation = operation.timeout_config(timeouts.clone());
+    }
+    operation = match shared.retry_config() {
+        Some(retries) => operation.standard_retry(retries),
+        None => operation.no_retry(),
+    };
+    operation
+        .serializer(move |()| {
+            let body = SdkBody::from(request.body().as_str());
+            let copy = request.clone().map(|_| body);
+            Ok(HttpRequest::try_from(copy)?)
+        })
+        .deserializer(move |answer: &HttpResponse| {
+            let bytes = answer.body().bytes().unwrap_or_default();
+            let text = std::str::from_utf8(bytes).unwrap_or_default();
+            if answer.status().is_success() {
+                return Ok(SecretString::from(text));
+            }
+            Err(OrchestratorError::operation(refusal(answer, text)))
+        })
+        .build()
+        .invoke(())
+        .await
+}
+
+/// The request by its path, with the signature in its headers.
+fn signed(
+    endpoint: &str,
+    identity: &Credentials,
+    call: &Call<'_>,
+    now: SystemTime,
+) -> Option<Request<String>> {
+    let mut request = Request::get(&call.path).body(String::new()).ok()?;
+    let mut headers = Vec::new();
+    if let Some(form) = &call.form {
+        let form_type = "application/x-www-form-urlencoded";
+        headers.push(("content-type", form_type));
+        request = Request::post(&call.path).header("content-type", form_type).body(form.clone()).ok()?;
+    }
+    let settings = SigningSettings::default();
+    let identity = identity.clone().into();
+    let params = v4::SigningParams::builder()
+        .identity(&identity)
+        .region(call.region)
+        .name(call.service)
+        .time(now)
+        .settings(settings)
+        .build()
+        .ok()?
+        .into();
+    let url = format!("{endpoint}{}", call.path);
+    let body = SignableBody::Bytes(request.body().as_bytes());
+    let method = request.method().as_str();
+    let signable = SignableRequest::new(method, &url, headers.into_iter(), body).ok()?;
+    let (instructions, _) = sign(signable, &params).ok()?.into_parts();
+    instructions.apply_to_request_http1x(&mut request);
+    Some(request)
+}
+
+/// The URL of a `GET` with this header, signed in its query and good for so long.
+pub(crate) fn presigned(
+    url: &str,
+    header: (&str, &str),
+    service: &'static str,
+    region: &str,
+    identity: &Credentials,
+    (now, expires): (SystemTime, std::time::Duration),
+) -> Option<String> {
+    let mut settings = SigningSettings::default();
+    settings.signature_location = SignatureLocation::QueryParams;
+    settings.expires_in = Some(expires);
+    let identity = identity.clone().into();
+    let params = v4::SigningParams::builder()
+        .identity(&identity)
+        .region(region)
+        .name(service)
+        .time(now)
+        .settings(settings)
+        .build()
+        .ok()?
+        .into();
+    let mut request = Request::get(url).body(()).ok()?;
+    let signable = SignableRequest::new("GET", url, [header].into_iter(), SignableBody::Bytes(&[])).ok()?;
+    let (instructions, _) = sign(signable, &params).ok()?.into_parts();
+    instructions.apply_to_request_http1x(&mut request);
+    Some(request.uri().to_string())
+}
+
+/// A service's own address in a region, which all partitions build alike:
+/// `https://{service}.{region}.{DNS suffix}`. The suffix is taken from the table of
+/// partitions that comes with the SDK of Secrets Manager.
+pub(crate) async fn endpoint(service: &str, region: &str) -> Option<String> {
+    let params = Params::builder().region(region).build().ok()?;
+    let resolver = DefaultResolver::new();
+    let known = ResolveEndpoint::resolve_endpoint(&resolver, &params).await.ok()?;
+    let rest = known.url().trim_end_matches('/').strip_prefix("https://secretsmanager")?;
+    rest.starts_with(&format!(".{region}.")).then(|| format!("https://{service}{rest}"))
+}

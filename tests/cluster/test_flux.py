@@ -1,0 +1,126 @@
+"""Recordings of Flux, replayed on the real API server: its CRD, its generations and stamps, judged as written down.
+
+A simulated cluster replays the recording, with its times moved to now. Whatever it shows is written to the real API
+server at once: the spec as kustomize-controller, the status by the subresource as helm-controller.
+"""
+
+import functools
+import json
+import threading
+from datetime import datetime, timezone
+
+import pytest
+
+from guided import ROOT, judge
+
+CASES = json.loads((ROOT / "tests/fixtures/verdicts.json").read_text())
+API = "/apis/helm.toolkit.fluxcd.io/v2/namespaces/{}/helmreleases"
+# The baseline must be there before the push, on a slow machine, too.
+PUSH_IN_MS = 12_000
+
+
+class Mirror:
+    """One recording, being replayed into the real API server."""
+
+    def __init__(self, admin, simulated, namespace: str, name: str):
+        self._admin, self._simulated, self._namespace, self._name = admin, simulated, namespace, name
+        self._path = API.format(namespace)
+        self._shown, self._stop = None, threading.Event()
+        self._thread = threading.Thread(target=self._run, daemon=True)
+        self._failed: Exception | None = None
+        self.changed = threading.Event()
+        # What there was before the push.
+        self._step()
+        self._thread.start()
+
+    def stop(self):
+        self._stop.set()
+        self._thread.join()
+        if self._failed:
+            raise self._failed
+
+    def _run(self):
+        try:
+            while not self._stop.wait(0.1):
+                if self._step():
+                    self.changed.set()
+        except Exception as failed:  # Raised by `stop`, in the test.
+            self._failed = failed
+            self.changed.set()
+
+    def _step(self) -> bool:
+        shown = self._simulated.helm_release(self._namespace, self._name)
+        if shown == self._shown:
+            return False
+        before, self._shown = self._shown, shown
+        if shown is None:
+            self._admin.call("DELETE", f"{self._path}/{self._name}")
+            return True
+        if before is None or before["metadata"]["generation"] != shown["metadata"]["generation"]:
+            self._write_spec(shown)
+        self._write_status(shown)
+        return True
+
+    def _write_spec(self, shown: dict):
+        wanted = shown["metadata"]["generation"]
+        there = self._admin.call("GET", f"{self._path}/{self._name}")
+        while (generation := there["metadata"]["generation"] if there else 0) != wanted:
+            assert generation < wanted, f"generation {generation} is past {wanted}"
+            # The API server counts the generations: those that the recording skips are made by a field without effect.
+            skipped = {"maxHistory": 100 + generation} if generation + 1 < wanted else {}
+            body = {
+                "apiVersion": shown["apiVersion"], "kind": shown["kind"], "spec": shown["spec"] | skipped,
+                "metadata": {"name": self._name, "labels": shown["metadata"].get("labels", {})},
+            }
+            method, path = ("POST", self._path) if there is None else ("PUT", f"{self._path}/{self._name}")
+            if there is not None:
+                body["metadata"]["resourceVersion"] = there["metadata"]["resourceVersion"]
+            there = self._admin.call(method, f"{path}?fieldManager=kustomize-controller", body)
+
+    def _write_status(self, shown: dict):
+        path = f"{self._path}/{self._name}"
+        there = self._admin.call("GET", path)
+        there["status"] = shown.get("status", {})
+        there["metadata"].pop("managedFields")
+        written = self._admin.call("PUT", f"{path}/status?fieldManager=helm-controller&fieldValidation=Strict", there)
+        assert written.get("status", {}) == there["status"], "the API server keeps another status than was recorded"
+
+
+def replayed(case: dict, name: str, late: bool, cluster, admin, simulated):
+    pushed_at = simulated.replay(case["recording"], cluster.namespace, name, PUSH_IN_MS)
+    mirror = Mirror(admin, simulated, cluster.namespace, name)
+    try:
+        assert datetime.now(timezone.utc) < datetime.fromisoformat(pushed_at), "too slow: the push is past already"
+        if late:
+            mirror.changed.wait()
+        waits = case["verdict"]["reason"] == "Timeout"
+        judgement = judge(
+            cluster, cluster.body, name, cluster.namespace, "flux", pushedAt=pushed_at,
+            timeout=30 if waits else 120, **case.get("ask", {}),
+        )
+        answer = judgement.verdict()
+    finally:
+        mirror.stop()
+    wanted = case["verdict"]
+    came = (answer["status"], answer["reason"], answer["lastReason"])
+    assert came == (wanted["status"], wanted["reason"], wanted.get("lastReason")), answer["message"]
+    if answer["status"] == "succeeded":
+        last = json.loads((ROOT / f"tests/fixtures/{case['recording']}.json").read_text())["frames"][-1]["body"]
+        seen, newest = answer["targets"][0]["observed"], last["status"]["history"][0]
+        assert (seen["chartVersion"], seen["appVersion"]) == (newest["chartVersion"], newest["appVersion"])
+
+
+def cases():
+    """Each of Flux's, by turns looked at before the push and after."""
+    for number, case in enumerate(it for it in CASES if it["recording"].startswith("flux/")):
+        late = number % 2 == 1
+        recording = case["recording"].removeprefix("flux/")
+        run = functools.partial(replayed, case, f"{recording}-{number}", late)
+        expected = "-expected" if "ask" in case else ""
+        yield pytest.param(run, id=f"{recording}{expected}-{'late' if late else 'early'}")
+
+
+@pytest.mark.scenario("cluster", "admin", "simulated")
+@pytest.mark.parametrize("scenario", list(cases()))
+def test_flux(scenario, outcome):
+    outcome()
