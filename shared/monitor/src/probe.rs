@@ -56,7 +56,8 @@ pub enum ProbeReason {
     CertificateExpired,
     /// The server's certificate is for another name.
     CertificateForAnotherName,
-    /// No TLS with this server, for another reason.
+    /// The TLS handshake broke off for another reason. A server that speaks no TLS at
+    /// all is `NotKubernetes`.
     TlsFailed,
     /// 401: the token was not accepted.
     Unauthorized,
