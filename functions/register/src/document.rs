@@ -293,7 +293,6 @@ fn the_closed_lists_are_those_of_the_code() {
         (&schemas["Status"], words([Status::Pending, Status::Succeeded, Status::Failed])),
         (&schemas["Evidence"], words([Evidence::Expected, Evidence::Changed, Evidence::Unchanged])),
         (&schemas["HelmType"], words([HelmType::Flux, HelmType::Plain])),
-        (&schemas["FailOn"], words([FailOn::Final, FailOn::First])),
         (&schemas["Permission"], words([Permission::Allowed, Permission::Denied, Permission::Unknown])),
         (
             &schemas["Cluster"]["properties"]["state"],
@@ -302,6 +301,12 @@ fn the_closed_lists_are_those_of_the_code() {
     ] {
         assert_eq!(list["enum"], Value::Array(all));
     }
+    // A pattern there, for an enum would refuse the null that is allowed.
+    let fail_on: Vec<String> = words([FailOn::Final, FailOn::First])
+        .iter()
+        .filter_map(|word| word.as_str().map(str::to_owned))
+        .collect();
+    assert_eq!(schemas["FailOn"]["pattern"], format!("^({})$", fail_on.join("|")));
 }
 
 #[test]
