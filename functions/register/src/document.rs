@@ -14,8 +14,6 @@ use kubernetes::{AddressPolicy, Rules};
 use monitor::{
     check::Settings,
     cluster::RowState,
-    deploy::Deployer,
-    environments::EnvironmentDesk,
     memory::{
         MemoryDeployments, MemoryEvents, MemoryExecutions, MemoryRegistry, MemoryVault, NoEks, NoMetrics,
     },
@@ -49,33 +47,20 @@ impl Prober for NobodyIsAsked {
 
 fn api() -> Api {
     let registry = Arc::new(MemoryRegistry::default());
-    let clock = Arc::new(SystemClock);
-    Api {
-        registrar: Registrar {
-            registry: registry.clone(),
-            environments: registry.clone(),
-            vault: Arc::new(MemoryVault::default()),
-            eks: Arc::new(NoEks),
-            prober: Arc::new(NobodyIsAsked),
-            events: Arc::new(MemoryEvents::default()),
-            metrics: Arc::new(NoMetrics),
-            rules: Arc::new(Rules::new(AddressPolicy::default())),
-            clock: clock.clone(),
-        },
-        environments: EnvironmentDesk {
-            registry: registry.clone(),
-            environments: registry.clone(),
-            clock: clock.clone(),
-        },
-        deployer: Deployer {
-            registry: registry.clone(),
-            environments: registry,
-            deployments: Arc::new(MemoryDeployments::default()),
-            executions: Arc::new(MemoryExecutions::default()),
-            clock,
-            settings: Settings::default(),
-        },
-    }
+    let registrar = Registrar {
+        registry: registry.clone(),
+        environments: registry,
+        vault: Arc::new(MemoryVault::default()),
+        eks: Arc::new(NoEks),
+        prober: Arc::new(NobodyIsAsked),
+        events: Arc::new(MemoryEvents::default()),
+        metrics: Arc::new(NoMetrics),
+        rules: Arc::new(Rules::new(AddressPolicy::default())),
+        clock: Arc::new(SystemClock),
+    };
+    let (deployments, executions) =
+        (Arc::new(MemoryDeployments::default()), Arc::new(MemoryExecutions::default()));
+    Api::new(registrar, deployments, executions, Settings::default())
 }
 
 /// Every route, as method and path, with what the document says of it.

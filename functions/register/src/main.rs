@@ -7,8 +7,6 @@ use kubernetes::{AddressPolicy, KubernetesClient, Rules};
 use lambda_http::{Error, LambdaEvent, lambda_runtime, service_fn};
 use monitor::{
     check::{Settings, chain},
-    deploy::Deployer,
-    environments::EnvironmentDesk,
     ports::SystemClock,
     register::Registrar,
 };
@@ -40,31 +38,22 @@ fn wire(config: &RegisterConfig) -> Result<Function, Error> {
     let aws = Aws::new(&config.access);
     let policy = AddressPolicy::parse(config.allowed_api_server_cidrs.as_deref().unwrap_or_default())?;
     let registry = Arc::new(aws.registry(&config.registry_table));
-    let clock = Arc::new(SystemClock);
     let registrar = Registrar {
         registry: registry.clone(),
-        environments: registry.clone(),
+        environments: registry,
         vault: Arc::new(aws.vault(&config.secret_prefix, config.secret_kms_key_id.as_deref())),
         eks: Arc::new(aws.eks(&config.eks_role_arns, config.eks_external_id.as_deref())),
         prober: Arc::new(KubernetesClient::new(policy.clone())?),
         events: Arc::new(aws.events(&config.event_bus)),
         metrics: Arc::new(aws.metrics(&config.stack_name)),
         rules: Arc::new(Rules::new(policy)),
-        clock: clock.clone(),
+        clock: Arc::new(SystemClock),
     };
-    let environments =
-        EnvironmentDesk { registry: registry.clone(), environments: registry.clone(), clock: clock.clone() };
-    let deployer = Deployer {
-        registry: registry.clone(),
-        environments: registry,
-        deployments: Arc::new(aws.deployments(&config.deployments_table)),
-        executions: Arc::new(aws.executions(&config.state_machine_arn)),
-        clock,
-        settings: Settings {
-            default_timeout_secs: config.timeout_secs,
-            record_ttl_days: config.record_ttl_days,
-        },
-    };
-    let api = Api { registrar: registrar.clone(), environments, deployer };
+    let api = Api::new(
+        registrar.clone(),
+        Arc::new(aws.deployments(&config.deployments_table)),
+        Arc::new(aws.executions(&config.state_machine_arn)),
+        Settings { default_timeout_secs: config.timeout_secs, record_ttl_days: config.record_ttl_days },
+    );
     Ok(Function { router: register::router(Arc::new(api)), registrar })
 }

@@ -123,8 +123,8 @@ impl From<RegisterError> for Problem {
             RegisterError::Busy { .. } => Self::new(Kind::ClusterBusy, detail),
             RegisterError::Unfinished { .. } => Self::new(Kind::Unfinished, detail),
             RegisterError::InUse { .. } => Self::new(Kind::ClusterInUse, detail),
+            // The registrar has logged it, with the cluster.
             RegisterError::ProbeFailed(failure) => {
-                tracing::info!(reason = ?failure.reason, detail = failure.detail, "a cluster can't be asked");
                 Self { probe: Some(failure), ..Self::new(Kind::ProbeFailed, detail) }
             }
             RegisterError::Unavailable { .. } => Self::unavailable(&error),

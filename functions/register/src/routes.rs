@@ -11,8 +11,10 @@ use axum::{
 };
 use monitor::{
     answer::Answer,
+    check::Settings,
     deploy::Deployer,
     environments::EnvironmentDesk,
+    ports::{self, Executions},
     register::{Registered, Registrar},
     request::{Refusal, is_label, parse_environment, parse_start},
 };
@@ -37,6 +39,28 @@ pub struct Api {
     pub environments: EnvironmentDesk,
     /// Deployments.
     pub deployer: Deployer,
+}
+
+impl Api {
+    /// All of it on the stores that clusters are registered in.
+    #[must_use]
+    pub fn new(
+        registrar: Registrar,
+        deployments: Arc<dyn ports::Deployments>,
+        executions: Arc<dyn Executions>,
+        settings: Settings,
+    ) -> Self {
+        let Registrar { registry, environments, clock, .. } = registrar.clone();
+        Self {
+            registrar,
+            environments: EnvironmentDesk {
+                registry: registry.clone(),
+                environments: environments.clone(),
+                clock: clock.clone(),
+            },
+            deployer: Deployer { registry, environments, deployments, executions, clock, settings },
+        }
+    }
 }
 
 /// The registration API. Whoever serves it says who may call it.

@@ -6,8 +6,6 @@ use axum::Router;
 use kubernetes::{AddressPolicy, KubernetesClient, Rules, SetupError};
 use monitor::{
     check::{CheckPorts, Checker, Settings},
-    deploy::Deployer,
-    environments::EnvironmentDesk,
     memory::{MemoryDeployments, MemoryEvents, MemoryRegistry, MemoryVault, NoEks, NoMetrics},
     ports::SystemClock,
     register::Registrar,
@@ -42,32 +40,19 @@ fn api(policy: AddressPolicy, listener: Option<Listener>) -> Result<Api, SetupEr
         clock: clock.clone(),
     };
     let checker = Arc::new(Checker::new(ports, settings));
-    Ok(Api {
-        registrar: Registrar {
-            registry: registry.clone(),
-            environments: registry.clone(),
-            vault,
-            eks,
-            prober: client,
-            events: events.clone(),
-            metrics: Arc::new(NoMetrics),
-            rules: Arc::new(Rules::new(policy)),
-            clock: clock.clone(),
-        },
-        environments: EnvironmentDesk {
-            registry: registry.clone(),
-            environments: registry.clone(),
-            clock: clock.clone(),
-        },
-        deployer: Deployer {
-            registry: registry.clone(),
-            environments: registry,
-            deployments,
-            executions: Arc::new(LocalExecutions::new(checker, events, listener)),
-            clock,
-            settings,
-        },
-    })
+    let registrar = Registrar {
+        registry: registry.clone(),
+        environments: registry,
+        vault,
+        eks,
+        prober: client,
+        events: events.clone(),
+        metrics: Arc::new(NoMetrics),
+        rules: Arc::new(Rules::new(policy)),
+        clock,
+    };
+    let executions = Arc::new(LocalExecutions::new(checker, events, listener));
+    Ok(Api::new(registrar, deployments, executions, settings))
 }
 
 #[cfg(test)]

@@ -16,7 +16,10 @@ use monitor::{
 use serde::{Deserialize, Serialize};
 use verdict::{Evidence, Reason, Status};
 
-use crate::error::{Sdk, store_error, unreadable};
+use crate::{
+    error::{Sdk, store_error, unreadable},
+    pages::page,
+};
 
 const SERVICE: &str = "DynamoDB";
 
@@ -111,48 +114,27 @@ impl Deployments for DynamoDeployments {
         limit: usize,
         after: Option<(Timestamp, &str)>,
     ) -> Result<History, StoreError> {
-        let limit = limit.clamp(1, 100);
         let app_environment = app_environment(app, environment);
         let now = self.clock.now().as_second();
-        let mut start = after.map(|(started_at, id)| {
+        let start = after.map(|(started_at, id)| {
             Item::from([
                 ("appEnvironment".to_owned(), AttributeValue::S(app_environment.clone())),
                 ("startedAt".to_owned(), AttributeValue::S(sortable_text(started_at))),
                 ("deploymentId".to_owned(), AttributeValue::S(id.to_owned())),
             ])
         });
-        let mut deployments = Vec::new();
-        // One more than asked for: that DynamoDB could go on doesn't say that anything
-        // follows. It counts before it filters, so a round may bring less than asked for.
-        loop {
-            let missing = i32::try_from(limit + 1 - deployments.len()).unwrap_or(1);
-            let output = self
-                .client
-                .query()
-                .table_name(&self.table)
-                .index_name(BY_ENVIRONMENT)
-                .key_condition_expression("appEnvironment = :appEnvironment")
-                .filter_expression("expiresAt >= :now")
-                .expression_attribute_values(":appEnvironment", AttributeValue::S(app_environment.clone()))
-                .expression_attribute_values(":now", AttributeValue::N(now.to_string()))
-                .scan_index_forward(false)
-                .limit(missing)
-                .set_exclusive_start_key(start)
-                .send()
-                .await
-                .map_err(|error| store_error(SERVICE, "Query", &error))?;
-            for item in output.items.unwrap_or_default() {
-                deployments.push(summary(item)?);
-            }
-            start = output.last_evaluated_key.filter(|key| !key.is_empty());
-            if deployments.len() > limit {
-                deployments.truncate(limit);
-                return Ok(History { deployments, more: true });
-            }
-            if start.is_none() {
-                return Ok(History { deployments, more: false });
-            }
-        }
+        let query = self
+            .client
+            .query()
+            .table_name(&self.table)
+            .index_name(BY_ENVIRONMENT)
+            .key_condition_expression("appEnvironment = :appEnvironment")
+            .filter_expression("expiresAt >= :now")
+            .expression_attribute_values(":appEnvironment", AttributeValue::S(app_environment))
+            .expression_attribute_values(":now", AttributeValue::N(now.to_string()))
+            .scan_index_forward(false);
+        let (deployments, more) = page(query, limit, start, summary).await?;
+        Ok(History { deployments, more })
     }
 }
 

@@ -9,6 +9,7 @@ mod error;
 mod executions;
 pub mod logging;
 mod metrics;
+mod pages;
 mod registry;
 #[cfg(test)]
 mod replay;

@@ -15,6 +15,7 @@ use serde::Serialize;
 use crate::{
     deployments::{Item, stored},
     error::{store_error, unreadable},
+    pages::page,
 };
 
 mod environments;
@@ -62,33 +63,9 @@ impl Registry for DynamoRegistry {
     }
 
     async fn list(&self, limit: usize, after: Option<&str>) -> Result<Page, StoreError> {
-        let limit = limit.clamp(1, 100);
-        let mut rows = Vec::new();
-        let mut start = after.map(|id| key(CLUSTER, id));
-        // One row more than asked for: that DynamoDB could go on doesn't say that
-        // anything follows. More than one round only where rows exceed 1 MB.
-        loop {
-            let missing = i32::try_from(limit + 1 - rows.len()).unwrap_or(1);
-            let output = self
-                .query(CLUSTER)
-                .key_condition_expression("#kind = :kind")
-                .limit(missing)
-                .set_exclusive_start_key(start)
-                .send()
-                .await
-                .map_err(|error| store_error(SERVICE, "Query", &error))?;
-            for item in output.items.unwrap_or_default() {
-                rows.push(read(item)?);
-            }
-            start = output.last_evaluated_key.filter(|key| !key.is_empty());
-            if rows.len() > limit {
-                rows.truncate(limit);
-                return Ok(Page { rows, more: true });
-            }
-            if start.is_none() {
-                return Ok(Page { rows, more: false });
-            }
-        }
+        let query = self.query(CLUSTER).key_condition_expression("#kind = :kind");
+        let (rows, more) = page(query, limit, after.map(|id| key(CLUSTER, id)), read).await?;
+        Ok(Page { rows, more })
     }
 
     async fn put(&self, row: &ClusterRow, expected: Expected<'_>) -> Result<Stored, StoreError> {

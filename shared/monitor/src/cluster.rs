@@ -67,6 +67,31 @@ pub struct ClusterRow {
     pub updated_at: Timestamp,
 }
 
+impl ClusterRow {
+    /// A row that shows nothing yet but the cluster's name, as its registration begins.
+    #[must_use]
+    pub fn new(id: String, name: String, nonce: String, now: Timestamp) -> Self {
+        Self {
+            id,
+            name,
+            api_url: String::new(),
+            tls_server_name: None,
+            ca_fingerprint: None,
+            ca_not_after: None,
+            token_expires_at: None,
+            token_issuer: None,
+            token_subject: None,
+            eks: None,
+            namespaces: Namespaces::default(),
+            last_probe: None,
+            state: RowState::Registering,
+            nonce,
+            created_at: now,
+            updated_at: now,
+        }
+    }
+}
+
 /// Where a row stands. The row is the lock of a registration.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]

@@ -87,12 +87,11 @@ impl Deployer {
         if let Some(item) = self.deployments.get(&id).await? {
             return self.repeated(&request, item).await;
         }
-        resolve(&*self.registry, &*self.environments, &request).await.map_err(
-            |unresolved| match unresolved {
-                Unresolved::Refused(refusals) => DeployError::Invalid(refusals),
-                Unresolved::Store(error) => error.into(),
-            },
-        )?;
+        let resolved = resolve(&*self.registry, &*self.environments, &request).await;
+        let resolved = resolved.map_err(|unresolved| match unresolved {
+            Unresolved::Refused(refusals) => DeployError::Invalid(refusals),
+            Unresolved::Store(error) => error.into(),
+        })?;
         let mut input = body.clone();
         if let Some(object) = input.as_object_mut() {
             object.insert("deploymentId".to_owned(), Value::from(id.as_str()));
@@ -100,7 +99,7 @@ impl Deployer {
         match self.executions.start(&id, &input).await? {
             Starting::Begun(execution) => {
                 tracing::info!(deployment_id = id, execution = execution.arn, "started");
-                self.starting(&request, &execution).await
+                Ok(self.starting(&request, &execution, resolved.timeout_secs))
             }
             Starting::NameTaken => {
                 let found = self.executions.find(&id).await?;
@@ -161,7 +160,13 @@ impl Deployer {
     async fn shown(&self, id: &str, found: &Found, request: &Request) -> Result<Answer, DeployError> {
         match self.deployments.get(id).await? {
             Some(item) => Ok(self.as_shown(item)),
-            None if found.running => self.starting(request, &found.execution).await,
+            None if found.running => {
+                let lent = match (request.helm_type, &request.app, &request.environment) {
+                    (None, Some(app), Some(name)) => self.environments.environment(app, name).await?,
+                    _ => None,
+                };
+                Ok(self.starting(request, &found.execution, lent.and_then(|it| it.timeout_secs)))
+            }
             // Ended without an item: it has expired, or is about to be written.
             None => Err(DeployError::Unknown),
         }
@@ -183,19 +188,11 @@ impl Deployer {
         Answer::from(&item)
     }
 
-    /// A deployment whose first check has not come yet.
-    async fn starting(&self, request: &Request, execution: &Execution) -> Result<Answer, DeployError> {
-        let timeout_secs = match (request.timeout_secs, request.helm_type, &request.app, &request.environment)
-        {
-            (Some(secs), ..) => Some(secs),
-            (None, None, Some(app), Some(name)) => {
-                self.environments.environment(app, name).await?.and_then(|it| it.timeout_secs)
-            }
-            _ => None,
-        };
-        let timeout_secs = timeout_secs.unwrap_or(self.settings.default_timeout_secs);
+    /// A deployment whose first check has not come yet; `lent` is its environment's timeout.
+    fn starting(&self, request: &Request, execution: &Execution, lent: Option<u32>) -> Answer {
+        let timeout_secs = request.timeout_secs.or(lent).unwrap_or(self.settings.default_timeout_secs);
         let started_at = execution.started_at;
-        Ok(Answer {
+        Answer {
             deployment_id: request.deployment_id.clone(),
             app: request.app.clone(),
             environment: request.environment.clone(),
@@ -210,7 +207,7 @@ impl Deployer {
             finished_at: None,
             polls: 0,
             targets: Vec::new(),
-        })
+        }
     }
 }
 

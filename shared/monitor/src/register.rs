@@ -20,7 +20,6 @@ use uuid::Uuid;
 use crate::{
     check::chain,
     cluster::{ClusterRow, RowState},
-    namespaces::Namespaces,
     ports::{
         Clock, Credentials, Eks, Environments, Events, Expected, Metrics, Page, Prober, RegistrationRules,
         Registry, StoreError, Stored, Vault,
@@ -303,24 +302,7 @@ impl Registrar {
         // Of this instant, not of the beginning: the minute until a takeover runs from
         // the first write.
         let now = self.now();
-        let blank = ClusterRow {
-            id: id.clone(),
-            name,
-            api_url: String::new(),
-            tls_server_name: None,
-            ca_fingerprint: None,
-            ca_not_after: None,
-            token_expires_at: None,
-            token_issuer: None,
-            token_subject: None,
-            eks: None,
-            namespaces: Namespaces::default(),
-            last_probe: None,
-            state: RowState::Registering,
-            nonce: nonce(),
-            created_at: now,
-            updated_at: now,
-        };
+        let blank = ClusterRow::new(id.clone(), name, nonce(), now);
         let (row, warnings) = settled.describe(Some(&asked.credentials), blank, &*self.rules, now);
         let ours = ClusterRow { last_probe: asked.last_probe, ..row };
         self.write(&ours, there.as_ref().map_or(Expected::Absent, |row| Expected::Nonce(&row.nonce))).await?;
@@ -348,7 +330,12 @@ impl Registrar {
         };
         asked.await.inspect_err(|error| {
             if let RegisterError::ProbeFailed(failure) = error {
-                tracing::info!(cluster = %id, reason = ?failure.reason, "the probe failed; nothing was stored");
+                tracing::info!(
+                    cluster = %id,
+                    reason = ?failure.reason,
+                    detail = failure.detail,
+                    "the probe failed; nothing was stored"
+                );
             }
         })
     }

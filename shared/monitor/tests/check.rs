@@ -178,24 +178,8 @@ fn credentials(url: &str, token: &str) -> Credentials {
 }
 
 fn row(id: &str, name: &str, clock: &ManualClock) -> ClusterRow {
-    ClusterRow {
-        id: id.to_owned(),
-        name: name.to_owned(),
-        api_url: "https://one.example.com".to_owned(),
-        tls_server_name: None,
-        ca_fingerprint: None,
-        ca_not_after: None,
-        token_expires_at: None,
-        token_issuer: None,
-        token_subject: None,
-        eks: None,
-        namespaces: Namespaces::default(),
-        last_probe: None,
-        state: RowState::Active,
-        nonce: "n".to_owned(),
-        created_at: clock.now(),
-        updated_at: clock.now(),
-    }
+    let new = ClusterRow::new(id.to_owned(), name.to_owned(), "n".to_owned(), clock.now());
+    ClusterRow { api_url: "https://one.example.com".to_owned(), state: RowState::Active, ..new }
 }
 
 async fn world(

@@ -19,7 +19,6 @@ use monitor::{
     cluster::{ClusterRow, RowState},
     deployment::Deployment,
     memory::{MemoryDeployments, MemoryEvents, MemoryRegistry, MemoryVault, NoEks},
-    namespaces::Namespaces,
     ports::{
         Clock, Clusters, Credentials, Dated, Deployments, Expected, History, Registry, StoreError, Stored,
         Vault,
@@ -239,24 +238,9 @@ impl World {
             Arc::new(Fateful { inner: MemoryDeployments::new(clock.clone()), fates: Mutex::default() });
         let script = Arc::new(Script { clock: clock.clone(), pushed, hiccups: Mutex::default() });
         let registry = Arc::new(MemoryRegistry::default());
-        let row = ClusterRow {
-            id: "prod".to_owned(),
-            name: "prod".to_owned(),
-            api_url: "https://one.example.com".to_owned(),
-            tls_server_name: None,
-            ca_fingerprint: None,
-            ca_not_after: None,
-            token_expires_at: None,
-            token_issuer: None,
-            token_subject: None,
-            eks: None,
-            namespaces: Namespaces::default(),
-            last_probe: None,
-            state: RowState::Active,
-            nonce: "n".to_owned(),
-            created_at: clock.now(),
-            updated_at: clock.now(),
-        };
+        let new = ClusterRow::new("prod".to_owned(), "prod".to_owned(), "n".to_owned(), clock.now());
+        let row =
+            ClusterRow { api_url: "https://one.example.com".to_owned(), state: RowState::Active, ..new };
         assert_eq!(registry.put(&row, Expected::Absent).await.unwrap(), Stored::Yes);
         let vault = Arc::new(MemoryVault::default());
         let credentials =

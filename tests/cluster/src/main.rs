@@ -11,8 +11,6 @@ use http_body_util::BodyExt as _;
 use kubernetes::{AddressPolicy, KubernetesClient, Rules};
 use monitor::{
     check::{CheckPorts, Checker, Settings},
-    deploy::Deployer,
-    environments::EnvironmentDesk,
     memory::{
         MemoryDeployments, MemoryEvents, MemoryExecutions, MemoryRegistry, MemoryVault, NoEks, NoMetrics,
     },
@@ -88,32 +86,18 @@ fn connected(policy: AddressPolicy) -> Result<(Checker, Router), Box<dyn Error>>
         },
         Settings::default(),
     );
-    let api = Api {
-        registrar: Registrar {
-            registry: registry.clone(),
-            environments: registry.clone(),
-            vault,
-            eks,
-            prober: client,
-            events,
-            metrics: Arc::new(NoMetrics),
-            rules: Arc::new(Rules::new(policy)),
-            clock: clock.clone(),
-        },
-        environments: EnvironmentDesk {
-            registry: registry.clone(),
-            environments: registry.clone(),
-            clock: clock.clone(),
-        },
-        deployer: Deployer {
-            registry: registry.clone(),
-            environments: registry,
-            deployments,
-            executions: Arc::new(MemoryExecutions::default()),
-            clock,
-            settings: Settings::default(),
-        },
+    let registrar = Registrar {
+        registry: registry.clone(),
+        environments: registry,
+        vault,
+        eks,
+        prober: client,
+        events,
+        metrics: Arc::new(NoMetrics),
+        rules: Arc::new(Rules::new(policy)),
+        clock,
     };
+    let api = Api::new(registrar, deployments, Arc::new(MemoryExecutions::default()), Settings::default());
     Ok((checker, register::router(Arc::new(api))))
 }
 

@@ -11,8 +11,6 @@ use async_trait::async_trait;
 use kubernetes::{AddressPolicy, Rules};
 use monitor::{
     check::Settings,
-    deploy::Deployer,
-    environments::EnvironmentDesk,
     memory::{
         MemoryDeployments, MemoryEvents, MemoryExecutions, MemoryRegistry, MemoryVault, NoEks, NoMetrics,
     },
@@ -101,33 +99,18 @@ impl World {
         let executions = Arc::new(MemoryExecutions::default());
         let events = Arc::new(MemoryEvents::default());
         let script = Arc::new(Script::default());
-        let clock = Arc::new(SystemClock);
-        let api = Api {
-            registrar: Registrar {
-                registry: registry.clone(),
-                environments: registry.clone(),
-                vault: vault.clone(),
-                eks: Arc::new(NoEks),
-                prober: script.clone(),
-                events: events.clone(),
-                metrics: Arc::new(NoMetrics),
-                rules: Arc::new(Rules::new(AddressPolicy::default())),
-                clock: clock.clone(),
-            },
-            environments: EnvironmentDesk {
-                registry: registry.clone(),
-                environments: registry.clone(),
-                clock: clock.clone(),
-            },
-            deployer: Deployer {
-                registry: registry.clone(),
-                environments: registry.clone(),
-                deployments: deployments.clone(),
-                executions: executions.clone(),
-                clock,
-                settings: Settings::default(),
-            },
+        let registrar = Registrar {
+            registry: registry.clone(),
+            environments: registry.clone(),
+            vault: vault.clone(),
+            eks: Arc::new(NoEks),
+            prober: script.clone(),
+            events: events.clone(),
+            metrics: Arc::new(NoMetrics),
+            rules: Arc::new(Rules::new(AddressPolicy::default())),
+            clock: Arc::new(SystemClock),
         };
+        let api = Api::new(registrar, deployments.clone(), executions.clone(), Settings::default());
         Self { api, registry, vault, deployments, executions, events, script }
     }
 }

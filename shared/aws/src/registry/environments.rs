@@ -17,6 +17,7 @@ use super::{CLUSTER, DynamoRegistry, SERVICE, key};
 use crate::{
     deployments::Item,
     error::{Sdk, store_error, unreadable},
+    pages::page,
 };
 
 /// The hash key of all environments: one partition, read in order.
@@ -47,32 +48,13 @@ impl Environments for DynamoRegistry {
         limit: usize,
         after: Option<&str>,
     ) -> Result<EnvironmentPage, StoreError> {
-        let limit = limit.clamp(1, 100);
-        let (mut environments, mut start) = (Vec::new(), after.map(|name| key(ENVIRONMENT, &id(app, name))));
-        // One more than asked for, as for clusters.
-        loop {
-            let missing = i32::try_from(limit + 1 - environments.len()).unwrap_or(1);
-            let output = self
-                .query(ENVIRONMENT)
-                .key_condition_expression("#kind = :kind AND begins_with(id, :app)")
-                .expression_attribute_values(":app", AttributeValue::S(id(app, "")))
-                .limit(missing)
-                .set_exclusive_start_key(start)
-                .send()
-                .await
-                .map_err(|error| store_error(SERVICE, "Query", &error))?;
-            for item in output.items.unwrap_or_default() {
-                environments.push(read(item)?);
-            }
-            start = output.last_evaluated_key.filter(|key| !key.is_empty());
-            if environments.len() > limit {
-                environments.truncate(limit);
-                return Ok(EnvironmentPage { environments, more: true });
-            }
-            if start.is_none() {
-                return Ok(EnvironmentPage { environments, more: false });
-            }
-        }
+        let query = self
+            .query(ENVIRONMENT)
+            .key_condition_expression("#kind = :kind AND begins_with(id, :app)")
+            .expression_attribute_values(":app", AttributeValue::S(id(app, "")));
+        let start = after.map(|name| key(ENVIRONMENT, &id(app, name)));
+        let (environments, more) = page(query, limit, start, read).await?;
+        Ok(EnvironmentPage { environments, more })
     }
 
     async fn put_environment(

@@ -115,7 +115,12 @@ impl Registrar {
             Err(error) => {
                 if let RegisterError::ProbeFailed(failure) = &error {
                     self.keep(&row, &LastProbe::failed(failure, self.now())).await;
-                    tracing::info!(cluster = %id, reason = ?failure.reason, "the probe failed");
+                    tracing::info!(
+                        cluster = %id,
+                        reason = ?failure.reason,
+                        detail = failure.detail,
+                        "the probe failed"
+                    );
                 }
                 Err(error)
             }

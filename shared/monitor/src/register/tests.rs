@@ -17,6 +17,7 @@ use crate::{
     cluster::EksCluster,
     environment::{Environment, EnvironmentPage},
     memory::{MemoryEvents, MemoryRegistry, MemoryVault},
+    namespaces::Namespaces,
     ports::{Auth, CaCert, ClusterSecret, EksError, Probed},
     probe::{Findings, Permission, ProbeReason, Rule, Rules as Allowed, Scope},
 };
