@@ -23,6 +23,8 @@ class Case:
     error: str | None = None
     # Of each target, where there are several.
     each: tuple[str, ...] = ()
+    # What a check says instead that falls between two writes of one action, a fraction of a second apart.
+    between_writes: str | None = None
     more: dict = field(default_factory=dict)
 
     def request(self, clusters) -> dict:
@@ -48,7 +50,8 @@ CASES = [
     Case("plain-success", "plain", (("us", "helm/helm3-upgrade"),), "succeeded", "Deployed"),
     Case("plain-expected", "plain", (("us", "helm/helm4-upgrade"),), "succeeded", "Deployed",
          more={"expect": {"chartVersion": "1.1.0"}}),
-    Case("plain-rolled-back", "plain", (("us", "helm/helm3-upgrade-rolled-back"),), "failed", "RolledBack", FAILED),
+    Case("plain-rolled-back", "plain", (("us", "helm/helm3-upgrade-rolled-back"),), "failed", "RolledBack", FAILED,
+         between_writes="UpgradeFailed"),
     Case("timeout", "flux", (("eu", "flux/waits-for-dependency"),), "failed", "Timeout", TIMED_OUT,
          more={"timeoutSecs": 15}),
     Case("two-clusters", "flux", (("eu", "flux/chart-upgrade"), ("us", "flux/chart-upgrade")),
@@ -168,7 +171,8 @@ def test_verdict(deployments, stack, events, name):
     ended = deployment.execution.wait()
 
     item = stack.item(name)
-    assert (item["status"], item["reason"]) == (case.status, case.reason), item["message"]
+    assert item["status"] == case.status, item["message"]
+    assert item["reason"] in (case.reason, case.between_writes), item["message"]
     assert item["executionArn"] == deployment.execution.arn
     assert item["finishedAt"] and item["expiresAt"] > time.time() + 80 * 86_400
     assert tuple(it["status"] for it in json.loads(item["targets"])) == (case.each or (case.status,))
@@ -180,7 +184,7 @@ def test_verdict(deployments, stack, events, name):
         assert ended["status"] == "SUCCEEDED"
 
     told = events.of(name)
-    assert all((it["status"], it["reason"], it["message"]) == (case.status, case.reason, item["message"])
+    assert all((it["status"], it["reason"], it["message"]) == (case.status, item["reason"], item["message"])
                for it in told)
     if not case.error:
         assert told[0] == json.loads(ended["output"])

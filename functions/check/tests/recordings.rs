@@ -88,13 +88,10 @@ async fn every_recording_over_tls_is_judged_as_written_down() {
     for (case, answer) in answers {
         let wanted = &case["verdict"];
         let came = json!({"status": answer.status, "reason": answer.reason});
-        assert_eq!(
-            (&came["status"], &came["reason"]),
-            (&wanted["status"], &wanted["reason"]),
-            "{}: {}",
-            case["recording"],
-            answer.message
-        );
+        let said = format!("{}: {}", case["recording"], answer.message);
+        assert_eq!(came["status"], wanted["status"], "{said}");
+        // In real time a look may fall between two writes.
+        assert!([&wanted["reason"], &wanted["betweenWrites"]].contains(&&came["reason"]), "{said}");
     }
     cluster.shutdown().await;
 }

@@ -52,8 +52,9 @@ struct Case {
 }
 
 fn cases() -> Vec<Case> {
-    let succeeded = |reason| Expected { status: Status::Succeeded, reason, last_reason: None };
-    let failed = |reason| Expected { status: Status::Failed, reason, last_reason: None };
+    let ended = |status, reason| Expected { status, reason, last_reason: None, between_writes: None };
+    let succeeded = |reason| ended(Status::Succeeded, reason);
+    let failed = |reason| ended(Status::Failed, reason);
     vec![
         Case {
             id: "checkout-upgrade",
@@ -123,7 +124,7 @@ fn cases() -> Vec<Case> {
             push_in_secs: 17,
             timeout_secs: TIMEOUT_SECS,
             expect: json!({}),
-            expected: failed(Reason::RolledBack),
+            expected: Expected { between_writes: Some(Reason::UpgradeFailed), ..failed(Reason::RolledBack) },
         },
         Case {
             id: "reports-install",
@@ -311,6 +312,8 @@ mod tests {
             assert_eq!(verdict["reason"], case.expected.reason.as_str(), "{}", case.id);
             let last_reason = case.expected.last_reason.map(Reason::as_str);
             assert_eq!(verdict["lastReason"].as_str(), last_reason, "{}", case.id);
+            let between_writes = case.expected.between_writes.map(Reason::as_str);
+            assert_eq!(verdict["betweenWrites"].as_str(), between_writes, "{}", case.id);
         }
     }
 

@@ -16,13 +16,16 @@ pub(crate) struct Expected {
     pub(crate) reason: Reason,
     /// What a timeout is to have waited for.
     pub(crate) last_reason: Option<Reason>,
+    /// The reason that a look tells which falls between two writes of one action.
+    pub(crate) between_writes: Option<Reason>,
 }
 
 impl Expected {
     pub(crate) fn is_met_by(&self, row: &Row) -> bool {
         let answer = row.answer.as_ref();
+        let reasons = [Some(self.reason), self.between_writes];
         row.status() == self.status
-            && row.reason() == self.reason.as_str()
+            && reasons.iter().flatten().any(|it| row.reason() == it.as_str())
             && answer.and_then(|it| it.last_reason) == self.last_reason
     }
 
@@ -71,8 +74,12 @@ mod tests {
         row::tests::row,
     };
 
-    const ROLLED_BACK: Expected =
-        Expected { status: Status::Failed, reason: Reason::RolledBack, last_reason: None };
+    const ROLLED_BACK: Expected = Expected {
+        status: Status::Failed,
+        reason: Reason::RolledBack,
+        last_reason: None,
+        between_writes: None,
+    };
 
     fn judged(status: Status, reason: Reason, last_reason: Option<Reason>) -> Row {
         let mut row = row("cart-values");
@@ -89,7 +96,12 @@ mod tests {
         assert!(!ROLLED_BACK.is_met_by(&judged(Status::Pending, Reason::RolledBack, None)));
         assert!(!ROLLED_BACK.is_met_by(&row("cart-values")));
         let waited = Some(Reason::DependencyNotReady);
-        let timeout = Expected { status: Status::Failed, reason: Reason::Timeout, last_reason: waited };
+        let between_writes = Some(Reason::UpgradeFailed);
+        let caught = Expected { between_writes, ..ROLLED_BACK };
+        assert!(caught.is_met_by(&judged(Status::Failed, Reason::RolledBack, None)));
+        assert!(caught.is_met_by(&judged(Status::Failed, Reason::UpgradeFailed, None)));
+        assert!(!caught.is_met_by(&judged(Status::Failed, Reason::InstallFailed, None)));
+        let timeout = Expected { reason: Reason::Timeout, last_reason: waited, ..ROLLED_BACK };
         assert!(timeout.is_met_by(&judged(Status::Failed, Reason::Timeout, waited)));
         assert!(!timeout.is_met_by(&judged(Status::Failed, Reason::Timeout, None)));
     }

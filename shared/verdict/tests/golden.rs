@@ -3,7 +3,13 @@
 
 #![allow(clippy::expect_used, clippy::panic, clippy::unwrap_used)] // A test may fail by a panic.
 
-use std::{collections::BTreeMap, fmt::Write as _, fs, io::Read as _, path::PathBuf};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fmt::Write as _,
+    fs,
+    io::Read as _,
+    path::PathBuf,
+};
 
 use base64::Engine as _;
 use jiff::{SignedDuration, Timestamp};
@@ -52,6 +58,10 @@ struct Verdict {
     reason: Reason,
     #[serde(default)]
     last_reason: Option<Reason>,
+    /// What is said instead by a look that falls between two writes of one action, a
+    /// fraction of a second apart. The phases miss it, a clock may not.
+    #[serde(default)]
+    between_writes: Option<Reason>,
     /// The poll, counted from the first look, by which it must be said. A `Timeout` has none.
     #[serde(default)]
     latest_poll: Option<u32>,
@@ -262,6 +272,25 @@ fn every_recording_is_judged_as_written_down() {
             "{}: latestPoll in verdicts.json is not the slowest phase's",
             case.recording
         );
+    }
+}
+
+/// A look falls on each frame at the instant at which it is written.
+#[test]
+fn a_look_between_two_writes_is_judged_as_written_down() {
+    let cases: Vec<Case> = serde_json::from_value(read("verdicts.json")).unwrap();
+    for case in &cases {
+        let (wanted, recording) = (&case.verdict, Recording::load(&case.recording));
+        let mut told = BTreeSet::new();
+        for (written, _) in &recording.frames {
+            let since_push = written.duration_since(recording.push).as_millis().rem_euclid(POLL.as_millis());
+            let first_look = SignedDuration::from_millis(i64::try_from(since_push).unwrap()) - POLL;
+            let (_, state) = replay(&recording, &case.ask, first_look, true);
+            assert_eq!(state.status, wanted.status, "{}: {}", case.recording, state.message);
+            told.insert(state.reason.as_str());
+        }
+        let both = [Some(wanted.reason), wanted.between_writes];
+        assert_eq!(told, both.iter().flatten().map(|it| it.as_str()).collect(), "{}", case.recording);
     }
 }
 
