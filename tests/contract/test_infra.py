@@ -609,6 +609,12 @@ class TestTemplate:
         assert API["openapi"] == "3.0.3"
         assert TEMPLATE["Globals"]["Api"]["OpenApiVersion"] == "3.0.3"
 
+    def test_every_reason_of_a_probe_is_explained(self):
+        """In docs/reasons.md; those that a deployment can have, too, are explained there once."""
+        explained = re.findall(r"^### `(\w+)`$", (ROOT / "docs" / "reasons.md").read_text(), re.M)
+        assert len(explained) == len(set(explained))
+        assert {*API["components"]["schemas"]["ProbeReason"]["enum"]} <= {*explained}
+
     def test_the_external_id_is_the_stacks_own(self):
         """The uuid at the end of the stack's id, for the functions and for who writes the trust policies alike."""
         own = {"Fn::Select": [2, {"Fn::Split": ["/", {"Ref": "AWS::StackId"}]}]}

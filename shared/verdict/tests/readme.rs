@@ -6,10 +6,15 @@
 use std::{fmt::Write as _, fs, path::PathBuf};
 
 use serde_json::Value;
+use verdict::Reason;
+
+fn root() -> PathBuf {
+    PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../..")
+}
 
 #[test]
 fn the_readmes_table_is_what_the_tests_execute() {
-    let root = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../..");
+    let root = root();
     let cases: Vec<Value> =
         serde_json::from_slice(&fs::read(root.join("tests/fixtures/verdicts.json")).unwrap()).unwrap();
     let mut table =
@@ -32,5 +37,20 @@ fn the_readmes_table_is_what_the_tests_execute() {
         fs::write(&path, format!("{head}verdicts.json -->\n{table}<!-- /verdicts -->{tail}")).unwrap();
     } else {
         assert_eq!(found, table, "run UPDATE_README=1 cargo test -p verdict --test readme");
+    }
+}
+
+/// `docs/reasons.md` has an entry for each reason, in the order of the list.
+#[test]
+fn every_reason_is_explained() {
+    let page = fs::read_to_string(root().join("docs/reasons.md")).unwrap();
+    let (page, _) = page.split_once("\n## When a cluster can't be registered\n").unwrap();
+    let entries: Vec<&str> =
+        page.lines().filter_map(|line| line.strip_prefix("### `")?.strip_suffix('`')).collect();
+    let reasons: Vec<&str> = Reason::ALL.iter().map(|reason| reason.as_str()).collect();
+    assert_eq!(entries, reasons);
+    for (entry, text) in page.split("\n### `").skip(1).filter_map(|it| it.split_once("`\n")) {
+        let text = text.split("\n## ").next().unwrap_or_default();
+        assert!(text.trim().len() > 40, "{entry} is not explained");
     }
 }
