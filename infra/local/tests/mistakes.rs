@@ -2,98 +2,19 @@
 //! mend: `dag-monitor serve` as it is started by hand, and a simulated cluster over TLS.
 #![allow(clippy::panic, clippy::unwrap_used, reason = "the helpers of these tests are tests themselves")]
 
-use std::{
-    io::{BufRead as _, BufReader, Read as _},
-    net::{SocketAddr, TcpListener},
-    process::{Child, Command, Stdio},
-    sync::mpsc,
-    thread,
-    time::Duration,
-};
+mod support;
+
+use std::net::TcpListener;
 
 use base64::{
     Engine as _,
     prelude::{BASE64_STANDARD, BASE64_URL_SAFE_NO_PAD},
 };
-use http_body_util::{BodyExt as _, Full};
-use hyper::{Request, body::Bytes, client::conn::http1};
-use hyper_util::rt::TokioIo;
 use rcgen::{BasicConstraints, CertificateParams, IsCa, KeyPair, date_time_ymd};
 use secrecy::ExposeSecret as _;
 use serde_json::{Value, json};
+use support::{HARD_LIMIT, Served};
 use testkit::{Config, SimulatedCluster};
-use tokio::{net::TcpStream, time::timeout};
-
-/// Asking a cluster that does not answer takes a few seconds; nothing takes so long.
-const HARD_LIMIT: Duration = Duration::from_secs(60);
-
-/// The server, as a process.
-struct Served {
-    child: Child,
-    address: SocketAddr,
-    /// What it printed up to its last line, so far.
-    lines: mpsc::Receiver<String>,
-}
-
-impl Served {
-    fn start(arguments: &[&str]) -> Self {
-        let mut child = Command::new(env!("CARGO_BIN_EXE_dag-monitor"))
-            .args(["serve", "--port", "0"])
-            .args(arguments)
-            .stdin(Stdio::null())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
-            .spawn()
-            .unwrap();
-        let stdout = BufReader::new(child.stdout.take().unwrap());
-        let (sender, lines) = mpsc::channel();
-        thread::spawn(move || stdout.lines().map_while(Result::ok).try_for_each(|line| sender.send(line)));
-        let first = lines.recv_timeout(HARD_LIMIT).unwrap();
-        let address = first.split("http://").nth(1).and_then(|it| it.split(',').next());
-        let address = address.and_then(|it| it.parse().ok()).unwrap_or_else(|| panic!("{first}"));
-        Self { child, address, lines }
-    }
-
-    /// As Ctrl-C does; the code that it ended with, and what it had logged.
-    fn interrupt(mut self) -> (Option<i32>, String) {
-        let killed = Command::new("sh").arg("-c").arg(format!("kill -INT {}", self.child.id())).status();
-        assert!(killed.unwrap().success());
-        let mut log = String::new();
-        self.child.stderr.take().unwrap().read_to_string(&mut log).unwrap();
-        (self.child.wait().unwrap().code(), log)
-    }
-
-    async fn post(&self, path: &str, headers: &[(&str, &str)], body: &str) -> (u16, Value) {
-        let asking = async {
-            let stream = TcpStream::connect(self.address).await.unwrap();
-            let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await.unwrap();
-            tokio::spawn(connection);
-            let mut request = Request::post(path);
-            for (name, value) in headers {
-                request = request.header(*name, *value);
-            }
-            let request = request.body(Full::new(Bytes::from(body.to_owned()))).unwrap();
-            let (parts, body) = sender.send_request(request).await.unwrap().into_parts();
-            let body = body.collect().await.unwrap().to_bytes();
-            (parts.status.as_u16(), serde_json::from_slice(&body).unwrap_or(Value::Null))
-        };
-        timeout(HARD_LIMIT, asking).await.unwrap()
-    }
-
-    async fn register(&self, body: &Value) -> (u16, Value) {
-        let host = self.address.to_string();
-        let headers = [("host", host.as_str()), ("content-type", "application/json")];
-        self.post("/clusters", &headers, &body.to_string()).await
-    }
-}
-
-impl Drop for Served {
-    fn drop(&mut self) {
-        // It may have ended; and a failed test leaves nothing running.
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
-}
 
 /// Which field a refusal is about: by its pointer, or by the probe's reason.
 #[derive(Debug, Clone, Copy)]

@@ -253,6 +253,9 @@ impl From<Trouble> for AskError {
 
 impl Session<'_> {
     async fn fetch(&self, request: &Request<Vec<u8>>, bound: usize) -> Result<Came, Trouble> {
+        let Ok(_turn) = timeout_at(self.deadline, self.endpoint.turn()).await else {
+            return Err(self.slow("has so many open questions that this one could not be asked").into());
+        };
         let response = self.send(request).await?;
         let text = |name| response.headers().get(name).and_then(|value: &HeaderValue| value.to_str().ok());
         let status = response.status().as_u16();

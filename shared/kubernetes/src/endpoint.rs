@@ -19,6 +19,7 @@ use rustls::{
     client::{WebPkiServerVerifier, danger::ServerCertVerifier},
     crypto::{CryptoProvider, aws_lc_rs},
 };
+use tokio::sync::{Semaphore, SemaphorePermit};
 use url::{Host, Url};
 use verdict::{AskError, AskErrorKind};
 
@@ -37,8 +38,15 @@ const REMEMBERED: usize = 256;
 /// AWS' load balancers and NAT gateways forget a connection without a word.
 const IDLE: Duration = Duration::from_secs(90);
 
-/// A deployment asks 40 targets at once, all of which may be on one cluster.
-const IDLE_CONNECTIONS: usize = 64;
+/// How many questions one process asks an API server at once; further ones wait for their
+/// turn within their own time. As many as a deployment has targets at most, so that one
+/// deployment never waits for itself. Without it, hundreds of deployments in one process
+/// open a connection each, all at once and at every poll again: the handshakes then take
+/// longer than the answers, and time out before anybody is asked.
+const AT_ONCE: usize = 40;
+
+/// Whatever was opened is kept.
+const IDLE_CONNECTIONS: usize = AT_ONCE;
 
 /// After this long without an acknowledgement a kept connection is dead (a NAT
 /// gateway may have forgotten it); a new one still fits into the request's time.
@@ -49,6 +57,8 @@ const UNACKNOWLEDGED: Duration = Duration::from_millis(1500);
 #[derive(Debug)]
 pub(crate) struct Endpoint {
     client: reqwest::Client,
+    /// Who holds a permit may ask.
+    turns: Semaphore,
     /// What a request's path is appended to.
     base: String,
     /// The `Host` header, where the URL does not name the host.
@@ -143,7 +153,17 @@ impl Endpoint {
             .build()
             .map_err(|e| trouble::unreachable(format!("no client for {server}: {}", e.without_url())))?;
         let base = registration::without_slash(&base).to_owned();
-        Ok(Self { client, base, host, server, own_ca: credentials.ca_cert.is_some() })
+        let turns = Semaphore::new(AT_ONCE);
+        Ok(Self { client, turns, base, host, server, own_ca: credentials.ca_cert.is_some() })
+    }
+
+    /// Waits until this server may be asked one more question: until the turn is dropped.
+    pub(crate) async fn turn(&self) -> SemaphorePermit<'_> {
+        match self.turns.acquire().await {
+            Ok(turn) => turn,
+            // Only a closed semaphore refuses, and nobody closes this one.
+            Err(_) => std::future::pending().await,
+        }
     }
 
     /// Whether the registered address has a path.

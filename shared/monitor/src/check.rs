@@ -426,7 +426,10 @@ impl Checker {
         let (namespace, release) = (target.namespace.as_str(), target.release.as_str());
         if target.helm_type == HelmType::Flux {
             return match clusters.helm_release(credentials, namespace, release).await {
-                Ok(came) => Look { at: now, cluster_date: came.date, seen: Seen::HelmRelease(came.value) },
+                Ok(came) => {
+                    let cluster_date = self.cluster_date(came.date, now);
+                    Look { at: now, cluster_date, seen: Seen::HelmRelease(came.value) }
+                }
                 Err(error) => Look { at: now, cluster_date: None, seen: Seen::Failed(error) },
             };
         }
@@ -436,7 +439,7 @@ impl Checker {
         };
         let mut look = Look {
             at: now,
-            cluster_date: came.date,
+            cluster_date: self.cluster_date(came.date, now),
             seen: Seen::Releases(Releases { revisions: came.value, ..Releases::default() }),
         };
         // Which payloads are needed is the rules' to say: they are asked until they have enough.
@@ -464,6 +467,14 @@ impl Checker {
             }
         }
         look
+    }
+
+    /// What the cluster's clock showed when the look began. An answer is dated when it is
+    /// given, seconds later where the cluster is slow: its clock is ahead only by what is
+    /// more than that.
+    fn cluster_date(&self, date: Option<Timestamp>, began: Timestamp) -> Option<Timestamp> {
+        let took = self.ports.clock.now().duration_since(began).max(SignedDuration::ZERO);
+        date.map(|date| if date > began { later(date, -took).max(began) } else { date })
     }
 
     /// Closes what an execution left pending, and tells the stored end. Called

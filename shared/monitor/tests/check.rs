@@ -664,6 +664,28 @@ async fn a_silent_cluster_delays_the_others_by_the_budget_at_most() {
     assert_eq!(answer.targets[1].reason, Reason::WaitingForChange);
 }
 
+/// Its `Date` is that of the answer, seconds after the look began: taken for a clock that
+/// is ahead, it would move the push past what came of it.
+#[tokio::test]
+async fn a_slow_answer_is_no_clock_that_is_ahead() {
+    let world = world(|_, _, _| Ok(None)).await;
+    let mut pushed = resting(2, "1.1.0");
+    pushed["metadata"]["managedFields"] = json!([
+        {"manager": "kustomize-controller", "operation": "Apply", "time": START, "fieldsV1": {"f:spec": {}}}
+    ]);
+    let clock = world.clock.clone();
+    *world.clusters.answering.lock().unwrap() = Box::new(move |_, _, _| {
+        clock.advance(3);
+        Ok(Some(pushed.clone()))
+    });
+    let asked = asked(|e| {
+        e["pushedAt"] = json!(START);
+        e["expect"] = json!({"chartVersion": "1.1.0"});
+    });
+    let answer = world.check(&asked).await;
+    assert_eq!((answer.status, answer.reason), (Status::Succeeded, Reason::UpgradeSucceeded), "{answer:?}");
+}
+
 #[tokio::test]
 async fn many_targets_on_one_cluster_read_its_credentials_once() {
     let world = world(|_, _, _| Ok(Some(resting(1, "1.0.0")))).await;

@@ -1,0 +1,138 @@
+//! `dag-monitor serve` as a process, and whoever asks it.
+#![allow(dead_code, reason = "each test binary uses its part")]
+
+use std::{
+    fs,
+    io::{BufRead as _, BufReader, Read as _},
+    net::SocketAddr,
+    process::{Child, Command, Stdio},
+    sync::mpsc,
+    thread::{self, JoinHandle},
+    time::Duration,
+};
+
+use http_body_util::{BodyExt as _, Full};
+use hyper::{Method, Request, body::Bytes, client::conn::http1};
+use hyper_util::rt::TokioIo;
+use secrecy::ExposeSecret as _;
+use serde_json::{Value, json};
+use testkit::SimulatedCluster;
+use tokio::{net::TcpStream, time::timeout};
+
+/// Asking a cluster that does not answer takes a few seconds; nothing takes so long.
+pub(crate) const HARD_LIMIT: Duration = Duration::from_secs(60);
+
+/// The server, as a process.
+pub(crate) struct Served {
+    child: Child,
+    pub(crate) address: SocketAddr,
+    /// What it printed up to its last line, so far.
+    pub(crate) lines: mpsc::Receiver<String>,
+    /// Read as it comes: a pipe that nobody reads stops who writes a line for each of
+    /// hundreds of deployments.
+    log: Option<JoinHandle<String>>,
+}
+
+impl Served {
+    pub(crate) fn start(arguments: &[&str]) -> Self {
+        let mut child = Command::new(env!("CARGO_BIN_EXE_dag-monitor"))
+            .args(["serve", "--port", "0"])
+            .args(arguments)
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let stdout = BufReader::new(child.stdout.take().unwrap());
+        let (sender, lines) = mpsc::channel();
+        thread::spawn(move || stdout.lines().map_while(Result::ok).try_for_each(|line| sender.send(line)));
+        let mut stderr = child.stderr.take().unwrap();
+        let log = thread::spawn(move || {
+            let mut log = String::new();
+            stderr.read_to_string(&mut log).unwrap();
+            log
+        });
+        let first = lines.recv_timeout(HARD_LIMIT).unwrap();
+        let address = first.split("http://").nth(1).and_then(|it| it.split(',').next());
+        let address = address.and_then(|it| it.parse().ok()).unwrap_or_else(|| panic!("{first}"));
+        Self { child, address, lines, log: Some(log) }
+    }
+
+    /// As Ctrl-C does; the code that it ended with, and what it had logged.
+    pub(crate) fn interrupt(mut self) -> (Option<i32>, String) {
+        let killed = Command::new("sh").arg("-c").arg(format!("kill -INT {}", self.child.id())).status();
+        assert!(killed.unwrap().success());
+        let log = self.log.take().unwrap().join().unwrap();
+        (self.child.wait().unwrap().code(), log)
+    }
+
+    /// The most memory that it has had so far, in MiB.
+    pub(crate) fn peak_memory_mib(&self) -> u64 {
+        let status = fs::read_to_string(format!("/proc/{}/status", self.child.id())).unwrap();
+        let peak = status.lines().find_map(|it| it.strip_prefix("VmHWM:")?.trim().strip_suffix(" kB"));
+        peak.unwrap().parse::<u64>().unwrap() / 1024
+    }
+
+    /// A request on a connection of its own.
+    pub(crate) async fn send(
+        &self,
+        method: Method,
+        path: &str,
+        headers: &[(&str, &str)],
+        body: &str,
+    ) -> (u16, Value) {
+        let asking = async {
+            let stream = TcpStream::connect(self.address).await.unwrap();
+            let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await.unwrap();
+            tokio::spawn(connection);
+            let mut request = Request::builder().method(method).uri(path);
+            for (name, value) in headers {
+                request = request.header(*name, *value);
+            }
+            let request = request.body(Full::new(Bytes::from(body.to_owned()))).unwrap();
+            let (parts, body) = sender.send_request(request).await.unwrap().into_parts();
+            let body = body.collect().await.unwrap().to_bytes();
+            (parts.status.as_u16(), serde_json::from_slice(&body).unwrap_or(Value::Null))
+        };
+        timeout(HARD_LIMIT, asking).await.unwrap()
+    }
+
+    pub(crate) async fn post(&self, path: &str, headers: &[(&str, &str)], body: &str) -> (u16, Value) {
+        self.send(Method::POST, path, headers, body).await
+    }
+
+    /// The same with the headers that the server asks for.
+    pub(crate) async fn post_json(&self, path: &str, body: &Value) -> (u16, Value) {
+        let host = self.address.to_string();
+        let headers = [("host", host.as_str()), ("content-type", "application/json")];
+        self.post(path, &headers, &body.to_string()).await
+    }
+
+    pub(crate) async fn get(&self, path: &str) -> (u16, Value) {
+        let host = self.address.to_string();
+        self.send(Method::GET, path, &[("host", host.as_str())], "").await
+    }
+
+    pub(crate) async fn register(&self, body: &Value) -> (u16, Value) {
+        self.post_json("/clusters", body).await
+    }
+
+    /// Registers a simulated cluster, and has it forget the probe.
+    pub(crate) async fn register_simulated(&self, name: &str, cluster: &SimulatedCluster) {
+        let body = json!({
+            "name": name, "apiUrl": cluster.api_url(), "caCert": cluster.ca_pem(),
+            "serviceAccountToken": cluster.token().expose_secret(),
+        });
+        let (status, answer) = self.register(&body).await;
+        assert_eq!(status, 201, "{answer}");
+        cluster.forget_requests();
+    }
+}
+
+impl Drop for Served {
+    fn drop(&mut self) {
+        // It may have ended; and a failed test leaves nothing running.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
