@@ -29,7 +29,7 @@ use serde_json::{Value, json};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::{TcpListener, TcpStream},
-    task::JoinHandle,
+    task::{JoinHandle, JoinSet},
 };
 use tokio_rustls::{TlsAcceptor, server::TlsStream};
 use verdict::{AskError, AskErrorKind, Payload, ReleaseStatus};
@@ -347,6 +347,26 @@ async fn forty_targets_on_one_cluster_need_no_new_connection_at_the_next_poll() 
         let first = server.accepts();
         poll().await;
         assert_eq!(server.accepts(), first);
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_cluster_is_asked_forty_questions_at_once_at_most() {
+    limited(async {
+        let server = Server::start(|_, _| Reply::Silence(Vec::new())).await;
+        let (client, credentials) = (Arc::new(client(PATIENT)), server.credentials());
+        let mut asking = JoinSet::new();
+        for _ in 0..100 {
+            let (client, credentials) = (client.clone(), credentials.clone());
+            asking.spawn(async move { ask(&client, &credentials).await });
+        }
+        while server.asked().len() < 40 {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        // Whoever is let through beyond these is on the way already.
+        tokio::time::sleep(Duration::from_millis(500)).await;
+        assert_eq!(server.asked().len(), 40);
     })
     .await;
 }
