@@ -536,7 +536,8 @@ impl Checker {
     fn remember(&self, item: Deployment) {
         let mut remembered = self.remembered.lock().unwrap_or_else(PoisonError::into_inner);
         if remembered.len() >= REMEMBERED && !remembered.contains_key(&item.deployment_id) {
-            remembered.clear();
+            // Any one: it costs the next check of that deployment a wait, and no request.
+            remembered.extract_if(|_, _| true).next();
         }
         remembered.insert(item.deployment_id.clone(), Arc::new(item));
     }

@@ -99,7 +99,8 @@ impl CredentialCache {
     fn slot(&self, cluster_id: &str) -> Arc<Slot> {
         let mut slots = self.slots.lock().unwrap_or_else(PoisonError::into_inner);
         if slots.len() >= CLUSTERS && !slots.contains_key(cluster_id) {
-            slots.clear();
+            // Any one: to know which was used longest ago would cost more than reading it again.
+            slots.extract_if(|_, _| true).next();
         }
         slots.entry(cluster_id.to_owned()).or_default().clone()
     }
