@@ -10,7 +10,7 @@ help: ## lists the targets
 run: ## the demo: no AWS account, no Docker, no Python
 	cargo run --locked
 
-test: unit contract fuzz e2e ## everything that must pass
+test: unit contract fuzz e2e test-cluster ## everything that must pass
 
 unit: ## unit, property, golden and adapter tests, and the demo
 	cargo test --locked --workspace

@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import signal
 import sys
 import tempfile
 from concurrent.futures import ThreadPoolExecutor
@@ -11,7 +12,7 @@ import pytest
 
 sys.path.append(str(Path(__file__).parents[1] / "e2e"))
 
-from guided import ROOT, Admin, Cluster  # noqa: E402
+from guided import ROOT, Admin, Cluster, Program  # noqa: E402
 from control_plane import PROGRAMS, ControlPlane  # noqa: E402
 from replayer import Replayer  # noqa: E402
 
@@ -39,11 +40,11 @@ def cluster(folder):
     try:
         if control_plane:
             control_plane.start()
-        cluster = Cluster(folder, given or control_plane.kubeconfig)
+        cluster = Cluster(folder, given or control_plane.kubeconfig, control_plane)
         cluster.refuse_if_in_use()
-        for version in ("1.0.0", "1.1.0"):
+        for version in ("1.0.0", "1.1.0", "1.2.0"):
             make_chart(folder, version)
-        cluster.create_namespace(cluster.namespace)
+        cluster.create("namespace", cluster.namespace)
         cluster.install(PROGRAMS / "helmreleases.yaml")
         cluster.follow_guide()
         yield cluster
@@ -77,7 +78,18 @@ def pool(cluster, request):
     try:
         yield {it.nodeid: begin(threads, request, it) for it in chosen}
     finally:
+        # Where somebody ended the tests, scenarios are still running: without their monitors they end at once.
+        for process in list(Program.running):
+            process.kill()
         threads.shutdown(cancel_futures=True)
+
+
+@pytest.fixture
+def alone(request):
+    """Lets the scenarios end first."""
+    if any(it.get_closest_marker("scenario") for it in request.session.items):
+        for future in request.getfixturevalue("pool").values():
+            future.exception()
 
 
 def begin(threads, request, item):
@@ -93,10 +105,12 @@ def outcome(pool, request):
 
 def pytest_configure(config):
     config.addinivalue_line("markers", "scenario(*fixtures): runs in the pool, with these")
+    # Told to end, the tests end as by Ctrl-C: with their control plane.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
 
 
 def pytest_collection_modifyitems(items):
-    # What changes the account's rights for everybody comes after all the others have ended.
+    # What changes something for everybody comes after all the others have ended.
     items.sort(key=lambda it: not it.get_closest_marker("scenario"))
 
 

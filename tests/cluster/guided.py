@@ -16,17 +16,21 @@ import urllib.parse
 from datetime import datetime, timezone
 from pathlib import Path
 
-from control_plane import PROGRAMS, dies_with_us
+from control_plane import PROGRAMS, STAMP, ControlPlane, dies_with_us
 
 ROOT = Path(__file__).parents[2]
 GUIDE = Path("infra/kubernetes")
+# How long what the cluster does by itself may take, in seconds, until the test is given up.
+PATIENCE = 120
 
 
 class Cluster:
     """A cluster by an administrator's kubeconfig. What is made in it is removed by `clean`."""
 
-    def __init__(self, folder: Path, kubeconfig: str):
+    def __init__(self, folder: Path, kubeconfig: str, control_plane: ControlPlane | None):
         self.folder = folder
+        # `None`: it is not ours, so it is not killed, aged or given forged tokens.
+        self.control_plane = control_plane
         self.namespace = f"dag-monitor-test-{os.getpid()}"
         self.env = os.environ | {
             "KUBECONFIG": str(kubeconfig), "PATH": f"{PROGRAMS}:{os.environ['PATH']}",
@@ -43,9 +47,17 @@ class Cluster:
     def kubectl(self, *arguments: str, text: str | None = None) -> str:
         return self._run(["kubectl", *arguments], input=text)
 
-    def create_namespace(self, name: str):
-        self.kubectl("create", "namespace", name)
-        self._undo.append(["delete", "namespace", name, "--wait=false"])
+    def create(self, kind: str, name: str, *flags: str):
+        """Something that belongs to no namespace."""
+        self.kubectl("create", kind, name, *flags)
+        self._undo.append(["delete", kind, name, "--ignore-not-found", "--wait=false"])
+
+    def may(self, account: str, verb: str, resource: str) -> bool:
+        """Whether an account may do this in every namespace, as the API server sees it now."""
+        asked = ["kubectl", "auth", "can-i", "--all-namespaces", verb, resource, *account.split()]
+        said = subprocess.run(asked, env=self.env, capture_output=True, text=True).stdout.strip()
+        assert said in ("yes", "no"), said
+        return said == "yes"
 
     def install(self, manifest: Path):
         """Applies it; where it is there already, somebody else's stays as it is."""
@@ -57,9 +69,9 @@ class Cluster:
         if self.kubectl("get", "namespace", "dag-monitor", "--ignore-not-found"):
             raise RuntimeError("this cluster has a namespace dag-monitor: somebody is using the guide's account")
 
-    def follow_guide(self, folder: Path = GUIDE) -> Path:
+    def follow_guide(self, folder: Path = GUIDE, registers: bool = True) -> Path:
         """Runs the commands of its README, up to the request's body; `folder` is the variant that is applied, instead
-        of the one before."""
+        of the one before. Where it has no service account, it is not registered."""
         if self._followed:
             self._leave(self._followed)
         self._followed = folder
@@ -69,7 +81,7 @@ class Cluster:
         assert [it.strip() for it in apply] == [f"kubectl apply -k {GUIDE}"], "the guide goes another way now"
         self._undo.append(["delete", "--ignore-not-found", "-k", str(self.guide / folder)])
         self._shell(apply[0].replace(str(GUIDE), str(folder)))
-        return self._extracted()
+        return self._extracted() if registers else self.body
 
     def change_token(self) -> Path:
         """Runs the guide's commands that make the old token void, and extracts the new one."""
@@ -77,6 +89,11 @@ class Cluster:
         assert commands, "the guide has no commands under `Change the token`"
         self._shell(commands[0])
         return self._extracted()
+
+    def send(self, folder: Path, **env: str) -> str:
+        """Runs the guide's command that sends the request's body, the one in `folder`; what it prints."""
+        command = next(it for it in self._commands("## Register it") if "curl " in it)
+        return self._shell(command, cwd=folder, env=self.env | {"NO_PROXY": "*"} | env)
 
     def _leave(self, folder: Path):
         # The namespace takes along what would be deleted next; and it must be gone before it is made again.
@@ -108,11 +125,12 @@ class Cluster:
         addresses = {it[4][0] for it in socket.getaddrinfo(host, None)}
         return ",".join(str(ipaddress.ip_network(it)) for it in sorted(addresses))
 
-    def _shell(self, script: str):
-        self._run(["bash", "-euo", "pipefail", "-c", script])
+    def _shell(self, script: str, **options) -> str:
+        return self._run(["bash", "-euo", "pipefail", "-c", script], **options)
 
     def _run(self, command: list[str], **options) -> str:
-        done = subprocess.run(command, env=self.env, cwd=self.guide, capture_output=True, text=True, **options)
+        options = {"env": self.env, "cwd": self.guide, "capture_output": True, "text": True} | options
+        done = subprocess.run(command, **options)
         assert done.returncode == 0, f"{command}: {done.stderr}"
         return done.stdout
 
@@ -148,30 +166,61 @@ class Admin:
         self._process.wait()
 
 
-class Judgement:
-    """One deployment, judged live by the program of this folder with the body of the guide."""
+class Program:
+    """The program of this folder, with a body of the guide. What it says goes into a log, too."""
 
-    def __init__(self, cluster: Cluster, body: Path, request: dict | None):
-        name = f"live-{request['deploymentId'] if request else 'register'}"
-        self._log = cluster.folder / f"{name}.log"
+    running: set[subprocess.Popen] = set()
+
+    def __init__(self, cluster: Cluster, body: Path, name: str, limit: float, *mode: str):
+        self._log = cluster.folder / f"live-{name}.log"
         self._process = subprocess.Popen(
-            [os.environ["CLUSTER_LIVE"], body, cluster.allowed()],
+            [os.environ["CLUSTER_LIVE"], body, cluster.allowed(), *mode],
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self._log.open("w"), text=True,
         )
-        self._process.stdin.write(json.dumps(request) if request else "")
-        self._process.stdin.close()
-        # It ends at its own deadline; this is for a bug that keeps it from doing so.
-        self._guard = threading.Timer((request or {}).get("timeoutSecs", 300) + 120, self._process.kill)
+        self.running.add(self._process)
+        # For a bug that keeps it from ending.
+        self._guard = threading.Timer(limit, self._process.kill)
         self._guard.daemon = True
         self._guard.start()
-        self.registered = self._next()["registered"]
-        self.last: dict | None = None
 
-    def next_answer(self) -> dict:
-        """Waits for the next check; a token that was changed meanwhile must have been taken."""
+    def _next(self) -> dict:
+        line = self._process.stdout.readline()
+        if not line:
+            self._ended()
+            raise AssertionError(f"it ended without a verdict: {self._log.read_text()}")
+        with self._log.open("a") as log:
+            log.write(line)
+        return json.loads(line)
+
+    def _next_answer(self) -> dict:
+        """Of the next check; a token that was changed meanwhile must have been taken."""
         while "answer" not in (line := self._next()):
             assert line["changed"]["status"] == 200, line
-        self.last = line["answer"]
+        return line["answer"]
+
+    def _ended(self):
+        self._guard.cancel()
+        self._process.wait()
+        self.running.discard(self._process)
+
+
+class Judgement(Program):
+    """One deployment, judged live, or none: then the cluster is registered only."""
+
+    def __init__(self, cluster: Cluster, body: Path, request: dict | None):
+        name = request["deploymentId"] if request else "register"
+        # It ends at its own deadline.
+        super().__init__(cluster, body, name, (request or {}).get("timeoutSecs", 300) + PATIENCE)
+        self._process.stdin.write(json.dumps(request) if request else "")
+        self._process.stdin.close()
+        self.registered = self._next()["registered"]
+        self.last: dict | None = None
+        if not request:
+            self._ended()
+
+    def next_answer(self) -> dict:
+        """Waits for the next check."""
+        self.last = self._next_answer()
         return self.last
 
     def until(self, holds) -> dict:
@@ -192,25 +241,44 @@ class Judgement:
     def verdict(self) -> dict:
         while self.last is None or self.last["status"] == "pending":
             self.next_answer()
-        self._guard.cancel()
-        self._process.wait()
+        self._ended()
         return self.last
 
-    def _next(self) -> dict:
-        line = self._process.stdout.readline()
-        if not line:
-            self._guard.cancel()
-            raise AssertionError(f"it ended without a verdict: {self._log.read_text()}")
-        with self._log.open("a") as log:
-            log.write(line)
-        return json.loads(line)
+
+class Hand(Program):
+    """Checks deployments when it is told to, each check five seconds later than the one before by its own clock."""
+
+    # Its clock runs ahead of the cluster's: nothing may be called new because of its time.
+    NEVER = "2099-01-01T00:00:00Z"
+
+    def __init__(self, cluster: Cluster, body: Path, name: str):
+        super().__init__(cluster, body, f"{name}-by-hand", 600, "by-hand")
+        registered = self._next()["registered"]
+        assert registered["status"] == 201, registered
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self._process.stdin.close()
+        self._ended()
+
+    def check(self, request: dict) -> dict:
+        self._process.stdin.write(json.dumps(request | {"pushedAt": self.NEVER}) + "\n")
+        self._process.stdin.flush()
+        return self._next_answer()
+
+    def verdict(self, request: dict) -> dict:
+        while (answer := self.check(request))["status"] == "pending":
+            pass
+        return answer
 
 
 class Release:
     """One Helm release, in the tests' namespace, by Helm 3 or Helm 4."""
 
     def __init__(self, cluster: Cluster, helm: str, name: str, namespace: str | None = None):
-        self._cluster, self._helm = cluster, helm
+        self.cluster, self._helm = cluster, helm
         self.major = int(helm[-1])
         self.name = name
         self.namespace = namespace or cluster.namespace
@@ -224,27 +292,46 @@ class Release:
     def rollback(self, revision: int):
         self._helm_does("rollback", self.name, str(revision))
 
+    def revisions(self) -> list[int]:
+        """Those that are stored."""
+        selector = f"owner=helm,name={self.name}"
+        said = self.cluster.kubectl("-n", self.namespace, "get", "secrets", "-l", selector, "-o", "json")
+        return sorted(int(it["metadata"]["labels"]["version"]) for it in json.loads(said)["items"])
+
     def uninstall(self, *flags: str):
         self._helm_does("uninstall", self.name, *flags)
 
-    def upgrade_killed(self, revision: int):
+    def killed(self, action: str, revision: int):
         """Kills Helm once it has written the pending revision, while it waits for pods that no node will ever run."""
-        with subprocess.Popen(
-            self._command("upgrade", self.name, self._chart("1.1.0"), "--set=deployment=true", "--wait", "--timeout=300s"),
-            env=self._cluster.env, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
-        ) as process:
-            secret = f"sh.helm.release.v1.{self.name}.v{revision}"
-            while not self._cluster.kubectl("-n", self.namespace, "get", "secret", secret, "--ignore-not-found"):
-                assert process.poll() is None, "Helm ended before it could be killed"
-                time.sleep(0.1)
+        with self.running(action, revision) as process:
             process.send_signal(signal.SIGKILL)
 
-    def judge(self, name: str = "", **request) -> Judgement:
+    @contextlib.contextmanager
+    def running(self, action: str, revision: int, *flags: str):
+        """Helm, once it has written the revision; it waits for pods that no node will ever run. Waits for its end."""
+        waiting = ("--set=deployment=true", "--wait", *(flags or ("--timeout=300s",)))
+        with subprocess.Popen(
+            self._command(action, self.name, self._chart("1.1.0"), *waiting),
+            env=self.cluster.env, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+        ) as process:
+            while revision not in self.revisions():
+                assert process.poll() is None, "Helm ended before it had written anything"
+                time.sleep(0.2)
+            yield process
+            process.wait()
+
+    def request(self, suffix: str = "", **request) -> dict:
+        return deployment(self.cluster.body, self.name, self.namespace, "plain", suffix, **request)
+
+    def judge(self, suffix: str = "", **request) -> Judgement:
         """Begins to judge what has happened since the last push, or what will."""
-        return judge(self._cluster, self._cluster.body, self.name, self.namespace, "plain", suffix=name, **request)
+        return Judgement(self.cluster, self.cluster.body, self.request(suffix, **request))
+
+    def by_hand(self) -> Hand:
+        return Hand(self.cluster, self.cluster.body, self.name)
 
     def _helm_does(self, *arguments: str, fails: bool = False):
-        done = subprocess.run(self._command(*arguments), env=self._cluster.env, capture_output=True, text=True)
+        done = subprocess.run(self._command(*arguments), env=self.cluster.env, capture_output=True, text=True)
         assert (done.returncode != 0) == fails, f"{arguments}: {done.returncode} {done.stdout} {done.stderr}"
         return done.stderr
 
@@ -252,19 +339,72 @@ class Release:
         return [self._helm, "--namespace", self.namespace, *arguments]
 
     def _chart(self, version: str) -> str:
-        return str(self._cluster.folder / f"chart-{version}")
+        return str(self.cluster.folder / f"chart-{version}")
 
 
-def judge(cluster, body, release, namespace, helm_type, suffix="", timeout=60, **request) -> Judgement:
-    return Judgement(cluster, body, {
+class Account:
+    """A service account with the guide's rights, of a scenario's own: what befalls it concerns nobody else."""
+
+    def __init__(self, cluster: Cluster, name: str):
+        self._cluster, self._name = cluster, name
+        self._binding = f"{cluster.namespace}-{name}"
+        cluster.kubectl("-n", cluster.namespace, "create", "serviceaccount", name)
+        self.user = f"system:serviceaccount:{cluster.namespace}:{name}"
+        self.allow()
+
+    def allow(self):
+        self._cluster.create(
+            "clusterrolebinding", self._binding, "--clusterrole=dag-monitor",
+            f"--serviceaccount={self._cluster.namespace}:{self._name}",
+        )
+        self._settled(True)
+
+    def forbid(self):
+        self._cluster.kubectl("delete", "clusterrolebinding", self._binding)
+        self._settled(False)
+
+    def token(self, *flags: str) -> str:
+        return self._cluster.kubectl("-n", self._cluster.namespace, "create", "token", self._name, *flags).strip()
+
+    def body(self, token: str | None = None) -> Path:
+        """The guide's, with a token of this account."""
+        there = self._cluster.folder / f"{self._name}-body.json"
+        body = json.loads(self._cluster.body.read_text()) | {"serviceAccountToken": token or self.token()}
+        there.write_text(json.dumps(body))
+        return there
+
+    def _settled(self, allowed: bool):
+        eventually(lambda: self._cluster.may(f"--as={self.user}", "list", "secrets") == allowed)
+
+
+def eventually(holds):
+    """Waits for what the cluster does by itself."""
+    end = time.monotonic() + PATIENCE
+    while not holds():
+        assert time.monotonic() < end, "it does not come about"
+        time.sleep(0.5)
+
+
+def refused(cluster: Cluster, body: Path) -> dict | None:
+    """What the probe says of a cluster that can't be registered with this body; `None`: it can."""
+    registered = Judgement(cluster, body, None).registered
+    return None if registered["status"] == 201 else registered["body"]
+
+
+def deployment(body, release, namespace, helm_type, suffix="", timeout=120, **request) -> dict:
+    return {
         "deploymentId": f"{release}{suffix}", "helmType": helm_type, "timeoutSecs": timeout,
         "targets": [{"cluster": json.loads(body.read_text())["name"], "namespace": namespace, "release": release}],
         **request,
-    })
+    }
+
+
+def judge(cluster, body, release, namespace, helm_type, suffix="", timeout=120, **request) -> Judgement:
+    return Judgement(cluster, body, deployment(body, release, namespace, helm_type, suffix, timeout, **request))
 
 
 def next_second() -> str:
     """Waits for a whole second to begin. Stamps of Kubernetes are cut to it: what was there before has an earlier one."""
     this = time.time()
     time.sleep(1 - this % 1)
-    return datetime.fromtimestamp(int(this) + 1, timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ")
+    return datetime.fromtimestamp(int(this) + 1, timezone.utc).strftime(STAMP)

@@ -5,22 +5,28 @@ These change the one account of the guide, so they run after all the scenarios, 
 
 import json
 import os
+import re
 import secrets
 import subprocess
 import time
 
 import pytest
 
-from control_plane import PROGRAMS
-from guided import GUIDE, Judgement, Release, judge, next_second
+from control_plane import PROGRAMS, dies_with_us
+from guided import GUIDE, ROOT, Hand, Judgement, Release, deployment, eventually, judge, next_second, refused
 
 
-@pytest.fixture(autouse=True)
-def alone(request):
-    """Lets the scenarios end first."""
-    if any(it.get_closest_marker("scenario") for it in request.session.items):
-        for future in request.getfixturevalue("pool").values():
-            future.exception()
+AWS = """#!/bin/sh
+case "$*" in
+  "cloudformation describe-stacks --stack-name dag-monitor "*"OutputKey=='ApiUrl'"*) echo "$API_OF_THIS_MACHINE" ;;
+  "configure export-credentials --format env")
+    echo "export AWS_ACCESS_KEY_ID=AKIDEXAMPLE AWS_SECRET_ACCESS_KEY=example AWS_SESSION_TOKEN=example" ;;
+  "configure get region") echo eu-central-1 ;;
+  *) echo "the guide asks aws for something else: $*" >&2; exit 1 ;;
+esac
+"""
+
+pytestmark = pytest.mark.usefixtures("alone")
 
 
 def permissions(judgement: Judgement) -> list[dict]:
@@ -50,15 +56,42 @@ def test_the_guides_account_serves_both_everywhere(cluster):
     assert body["token"]["subject"] == "system:serviceaccount:dag-monitor:dag-monitor"
 
 
-def test_the_guides_account_may_do_nothing_else(cluster):
-    account = "--as=system:serviceaccount:dag-monitor:dag-monitor"
-    for verb, resource, answer in [
-        ("list", "secrets", "yes"), ("get", "helmreleases", "yes"), ("get", "secrets", "no"), ("watch", "secrets", "no"),
-        ("create", "secrets", "no"), ("list", "helmreleases", "no"), ("list", "pods", "no"), ("update", "helmreleases", "no"),
+def may_do_this_alone(cluster, account: str):
+    for verb, resource, allowed in [
+        ("list", "secrets", True), ("get", "helmreleases", True), ("get", "secrets", False),
+        ("watch", "secrets", False), ("create", "secrets", False), ("list", "helmreleases", False),
+        ("list", "pods", False), ("update", "helmreleases", False),
     ]:
-        asked = ["kubectl", "auth", "can-i", account, "--all-namespaces", verb, resource]
-        said = subprocess.run(asked, env=cluster.env, capture_output=True, text=True).stdout.strip()
-        assert said == answer, (verb, resource)
+        assert cluster.may(account, verb, resource) == allowed, (verb, resource)
+
+
+def test_the_guides_account_may_do_nothing_else(cluster):
+    may_do_this_alone(cluster, "--as=system:serviceaccount:dag-monitor:dag-monitor")
+
+
+def test_the_guides_command_registers_the_cluster(cluster):
+    """As it stands there, with an `aws` that knows the address of an API on this machine."""
+    folder = cluster.folder / "registering"
+    folder.mkdir()
+    body = folder / "body.json"
+    body.write_bytes(cluster.body.read_bytes())
+    aws = folder / "aws"
+    aws.write_text(AWS)
+    aws.chmod(0o755)
+    served = [os.environ["CLUSTER_SERVE"], "serve", "--port=0", f"--allow-cidr={cluster.allowed()}"]
+    with subprocess.Popen(
+        served, stdout=subprocess.PIPE, stderr=(folder / "serve.log").open("w"), text=True, preexec_fn=dies_with_us
+    ) as server:
+        try:
+            api = re.search(r"http://[^,\s]+", server.stdout.readline())[0]
+            answer = cluster.send(folder, PATH=f"{folder}:{cluster.env['PATH']}", API_OF_THIS_MACHINE=api)
+        finally:
+            server.kill()
+    registered = json.loads(answer)
+    assert registered["name"] == "Prod EU"
+    assert registered["lastProbe"]["permissions"] == [{"namespace": None, "flux": "allowed", "plain": "allowed"}]
+    # It held the token.
+    assert not body.exists()
 
 
 def test_a_token_is_changed_while_a_deployment_runs(cluster):
@@ -82,9 +115,8 @@ def test_a_token_is_changed_while_a_deployment_runs(cluster):
         there = cluster.folder / "new-body.json"
         there.write_bytes(new.read_bytes())
         # An API server may remember a token for another ten seconds.
-        while (refused := Judgement(cluster, old, None).registered)["status"] == 201:
-            time.sleep(1)
-    assert (refused["status"], refused["body"]["reason"]) == (422, "Unauthorized"), refused
+        eventually(lambda: refused(cluster, old))
+    assert refused(cluster, old)["reason"] == "Unauthorized"
 
     changed.until(lambda it: it["reason"] == "Unauthorized")
     os.replace(there, current)
@@ -104,7 +136,7 @@ def test_flux_only(cluster):
 
 def test_namespaced(cluster):
     if not cluster.kubectl("get", "namespace", "shop", "--ignore-not-found"):
-        cluster.create_namespace("shop")
+        cluster.create("namespace", "shop")
     body = cluster.follow_guide(GUIDE / "overlays/namespaced")
     body.write_text(json.dumps(json.loads(body.read_text()) | {"namespaces": ["shop", cluster.namespace]}))
     release = Release(cluster, "helm3", "namespaced", "shop")
@@ -125,11 +157,31 @@ def test_namespaced(cluster):
     assert absent.verdict()["lastReason"] == "NotFound"
 
 
-def test_without_fluxs_crd(cluster):
+def test_eks(cluster):
+    cluster.follow_guide(GUIDE / "overlays/eks", registers=False)
+    may_do_this_alone(cluster, "--as=dag-monitor-check --as-group=dag-monitor")
+    assert not cluster.may("--as=dag-monitor-check", "list", "secrets")
+
+
+def test_fluxs_crd_is_removed(cluster, admin):
     if os.environ.get("KUBECONFIG"):
         pytest.skip("skipped: the CRD of a cluster that is not ours is not taken away")
     body = cluster.follow_guide()
-    cluster.kubectl("delete", "-f", str(PROGRAMS / "helmreleases.yaml"))
-    judgement = flux(cluster, body)
-    assert permissions(judgement) == [{"namespace": None, "flux": "denied", "plain": "allowed"}]
-    assert "404" in ended(judgement, "failed", "FluxNotInstalled")
+    release = f"/apis/helm.toolkit.fluxcd.io/v2/namespaces/{cluster.namespace}/helmreleases"
+    spec = {"interval": "1m", "chartRef": {"kind": "OCIRepository", "name": "any"}}
+    admin.call("POST", release, {
+        "apiVersion": "helm.toolkit.fluxcd.io/v2", "kind": "HelmRelease", "metadata": {"name": "any"}, "spec": spec,
+    })
+    asked = [deployment(body, it, cluster.namespace, "flux") for it in ("any", "no-such")]
+    with Hand(cluster, body, "crd-removed") as hand:
+        assert [hand.check(it)["reason"] for it in asked] == ["Progressing", "NotFound"]
+        cluster.kubectl("delete", "-f", str(PROGRAMS / "helmreleases.yaml"))
+        # The API server goes on serving it for a moment.
+        eventually(lambda: admin.call("GET", "/apis/helm.toolkit.fluxcd.io") is None)
+        for request in asked:
+            answers = [hand.check(request) for _ in range(3)]
+            assert [it["reason"] for it in answers] == ["FluxNotInstalled"] * 3, answers
+            assert [it["status"] for it in answers] == ["pending", "pending", "failed"], answers
+    registered = Judgement(cluster, body, None)
+    assert permissions(registered) == [{"namespace": None, "flux": "denied", "plain": "allowed"}]
+    assert "404" in ended(flux(cluster, body), "failed", "FluxNotInstalled")

@@ -8,56 +8,60 @@ use axum::{
     http::{Method, Request, header},
 };
 use http_body_util::BodyExt as _;
+use jiff::SignedDuration;
 use kubernetes::{AddressPolicy, KubernetesClient, Rules};
 use monitor::{
     check::{CheckPorts, Checker, Settings},
     memory::{
         MemoryDeployments, MemoryEvents, MemoryExecutions, MemoryRegistry, MemoryVault, NoEks, NoMetrics,
     },
-    ports::SystemClock,
+    ports::{Clock, SystemClock},
     register::Registrar,
-    request::parse,
+    request::{self, parse, sentence},
 };
 use register::Api;
 use serde_json::{Value, json};
-use tokio::time::{MissedTickBehavior, interval};
+use testkit::FixedClock;
+use tokio::{
+    io::{AsyncBufReadExt as _, BufReader, stdin},
+    time::{MissedTickBehavior, interval},
+};
 use tower::ServiceExt as _;
 
 /// As the state machine waits between two checks.
 const PERIOD: Duration = Duration::from_secs(5);
-const USAGE: &str = "live BODY ALLOWED_CIDRS <DEPLOYMENT";
+const USAGE: &str = "live BODY ALLOWED_CIDRS [by-hand] <DEPLOYMENTS";
+
+type Failed = Box<dyn Error>;
 
 #[tokio::main(flavor = "current_thread")]
-async fn main() -> Result<(), Box<dyn Error>> {
+async fn main() -> Result<(), Failed> {
     let mut arguments = env::args_os().skip(1);
     let body = PathBuf::from(arguments.next().ok_or(USAGE)?);
     let allowed = arguments.next().and_then(|it| it.into_string().ok()).ok_or(USAGE)?;
-    let event = io::read_to_string(io::stdin())?;
-    let (checker, api) = connected(AddressPolicy::parse(&allowed)?)?;
+    let policy = AddressPolicy::parse(&allowed)?;
+    match arguments.next() {
+        None => live(body, policy).await,
+        Some(word) if word == "by-hand" => by_hand(body, policy).await,
+        Some(_) => Err(USAGE.into()),
+    }
+}
 
-    let mut registered = fs::read(&body)?;
-    let answer = sent(&api, Method::POST, "/clusters", registered.clone()).await?;
-    let id = answer["body"]["id"].as_str().map(str::to_owned);
-    tell("registered", &answer);
-    // Refused: there is no cluster to judge a deployment on.
-    let Some(id) = id else { return Ok(()) };
+/// Judges one deployment until its verdict.
+async fn live(body: PathBuf, policy: AddressPolicy) -> Result<(), Failed> {
+    let event = io::read_to_string(io::stdin())?;
+    let (checker, api) = connected(policy, Arc::new(SystemClock))?;
+    let Some(mut cluster) = Registered::register(api, body).await? else { return Ok(()) };
     if event.trim().is_empty() {
         return Ok(());
     }
-    let (request, _) =
-        parse(&serde_json::from_str(&event)?).map_err(|refused| monitor::request::sentence(&refused))?;
+    let request = deployment(&event)?;
 
     let mut ticks = interval(PERIOD);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         ticks.tick().await;
-        let now = fs::read(&body)?;
-        if now != registered {
-            let body: Value = serde_json::from_slice(&now)?;
-            let change = json!({ "serviceAccountToken": body["serviceAccountToken"] }).to_string();
-            tell("changed", &sent(&api, Method::PUT, &format!("/clusters/{id}"), change.into_bytes()).await?);
-            registered = now;
-        }
+        cluster.follow_body().await?;
         let answer = checker.check(&request, None).await?;
         tell("answer", &serde_json::to_value(&answer)?);
         if answer.status.is_terminal() {
@@ -66,12 +70,64 @@ async fn main() -> Result<(), Box<dyn Error>> {
     }
 }
 
+/// Checks a deployment for each line of the input, each check a period after the one before.
+async fn by_hand(body: PathBuf, policy: AddressPolicy) -> Result<(), Failed> {
+    let clock = FixedClock::new(SystemClock.now());
+    let (checker, api) = connected(policy, Arc::new(clock.clone()))?;
+    let Some(mut cluster) = Registered::register(api, body).await? else { return Ok(()) };
+
+    let mut lines = BufReader::new(stdin()).lines();
+    while let Some(event) = lines.next_line().await? {
+        cluster.follow_body().await?;
+        clock.advance(SignedDuration::try_from(PERIOD)?);
+        let answer = checker.check(&deployment(&event)?, None).await?;
+        tell("answer", &serde_json::to_value(&answer)?);
+    }
+    Ok(())
+}
+
+fn deployment(event: &str) -> Result<request::Request, Failed> {
+    let (request, _) = parse(&serde_json::from_str(event)?).map_err(|refused| sentence(&refused))?;
+    Ok(request)
+}
+
+/// The cluster of a body that the API took, and will be told of each change of it.
+struct Registered {
+    api: Router,
+    id: String,
+    body: PathBuf,
+    sent: Vec<u8>,
+}
+
+impl Registered {
+    /// `None`: refused, so there is no cluster to judge a deployment on.
+    async fn register(api: Router, body: PathBuf) -> Result<Option<Self>, Failed> {
+        let sent = fs::read(&body)?;
+        let answer = sent_to(&api, Method::POST, "/clusters", sent.clone()).await?;
+        let id = answer["body"]["id"].as_str().map(str::to_owned);
+        tell("registered", &answer);
+        Ok(id.map(|id| Self { api, id, body, sent }))
+    }
+
+    async fn follow_body(&mut self) -> Result<(), Failed> {
+        let now = fs::read(&self.body)?;
+        if now != self.sent {
+            let body: Value = serde_json::from_slice(&now)?;
+            let change = json!({ "serviceAccountToken": body["serviceAccountToken"] }).to_string();
+            let path = format!("/clusters/{}", self.id);
+            tell("changed", &sent_to(&self.api, Method::PUT, &path, change.into_bytes()).await?);
+            self.sent = now;
+        }
+        Ok(())
+    }
+}
+
 /// The check and the API, as the functions wire them, with stores in memory.
-fn connected(policy: AddressPolicy) -> Result<(Checker, Router), Box<dyn Error>> {
+fn connected(policy: AddressPolicy, clock: Arc<dyn Clock>) -> Result<(Checker, Router), Failed> {
     let registry = Arc::new(MemoryRegistry::default());
     let deployments = Arc::new(MemoryDeployments::default());
     let (vault, events) = (Arc::new(MemoryVault::default()), Arc::new(MemoryEvents::default()));
-    let (eks, clock) = (Arc::new(NoEks), Arc::new(SystemClock));
+    let eks = Arc::new(NoEks);
     let client = Arc::new(KubernetesClient::new(policy.clone())?);
     let checker = Checker::new(
         CheckPorts {
@@ -102,7 +158,7 @@ fn connected(policy: AddressPolicy) -> Result<(Checker, Router), Box<dyn Error>>
 }
 
 /// What the API answers: status and body.
-async fn sent(api: &Router, method: Method, path: &str, body: Vec<u8>) -> Result<Value, Box<dyn Error>> {
+async fn sent_to(api: &Router, method: Method, path: &str, body: Vec<u8>) -> Result<Value, Failed> {
     let request = Request::builder().method(method).uri(path);
     let request = request.header(header::CONTENT_TYPE, "application/json").body(Body::from(body))?;
     let answer = api.clone().oneshot(request).await?;
