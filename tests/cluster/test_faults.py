@@ -9,7 +9,7 @@ import time
 import pytest
 
 from control_plane import ISSUER
-from guided import Account, Hand, Release, deployment, eventually, judge, refused
+from guided import Account, Hand, Release, deployment, eventually, refused
 
 RELEASES = "/apis/helm.toolkit.fluxcd.io/v2/namespaces/{}/helmreleases"
 
@@ -30,6 +30,11 @@ def create_helm_release(admin, namespace: str, name: str):
         "apiVersion": "helm.toolkit.fluxcd.io/v2", "kind": "HelmRelease", "metadata": {"name": name},
         "spec": {"interval": "1m", "chartRef": {"kind": "OCIRepository", "name": name}},
     })
+
+
+def is_removed(hand: Hand, request: dict):
+    answers = [said(hand.check(request)) for _ in range(3)]
+    assert answers == [("pending", "NotFound")] * 2 + [("failed", "Removed")], request
 
 
 def rights_are_taken(cluster, admin):
@@ -105,9 +110,9 @@ def a_token_expires(cluster, admin):
     if not cluster.control_plane:
         pytest.skip("skipped: the signing key of a cluster that is not ours is not at hand")
     account = Account(cluster, "token-expires")
-    token = signed(cluster.control_plane.accounts_key, claims_of(account.token()) | {"exp": int(time.time()) + 15})
+    token = signed(cluster.control_plane.accounts_key, claims_of(account.token()) | {"exp": int(time.time()) + 30})
     body = account.body(token)
-    request = deployment(cluster.body, "no-such", cluster.namespace, "plain", "-token-expires")
+    request = deployment(cluster.body, "no-such", cluster.namespace, "plain", "-token-expires", timeout=7200)
     with Hand(cluster, body, "token-expires") as hand:
         assert said(hand.check(request)) == ("pending", "NotFound")
         # Registering looks at the token itself first; what the API server says of it comes out by the checks.
@@ -152,8 +157,7 @@ def the_namespace_is_deleted(cluster, admin):
         # Waits until it is gone.
         cluster.kubectl("delete", "namespace", namespace)
         for name in ("begun", "seen"):
-            answers = [said(hand.check(asked[name])) for _ in range(2)]
-            assert answers == [("pending", "NotFound"), ("failed", "Removed")], name
+            is_removed(hand, asked[name])
         # Nothing had begun here: it may be made again, and installed.
         timed_out = hand.verdict(asked["idle"])
         assert (*said(timed_out), timed_out["lastReason"]) == ("failed", "Timeout", "NotFound")
@@ -180,7 +184,7 @@ class Running:
         create_helm_release(admin, cluster.namespace, f"flux-{name}")
         self.flux = deployment(cluster.body, f"flux-{name}", cluster.namespace, "flux")
         self.plain = self.release.request("-by-hand")
-        self.judgement = self.release.judge(timeout=300)
+        self.judgement = self.release.judge(self.release.request(timeout=300))
         self.hand = self.release.by_hand()
 
     def begin(self):
@@ -192,7 +196,7 @@ class Running:
         """However often it looks: this is not the deployment's failure."""
         for request in (self.plain, self.flux):
             for _ in range(looks):
-                status, reason = said(self.hand.check(request))
+                status, reason = said(self.hand.look(request))
                 assert status == "pending" and reason in reasons, (status, reason)
         self.judgement.until(lambda it: it["reason"] in reasons)
 
@@ -204,8 +208,7 @@ class Running:
         assert said(self.judgement.verdict()) == ("succeeded", "Deployed")
         assert said(self.hand.check(self.plain)) == ("succeeded", "Deployed")
         self.admin.call("DELETE", f"{RELEASES.format(self.cluster.namespace)}/flux-{self.name}")
-        answers = [said(self.hand.check(self.flux)) for _ in range(2)]
-        assert answers == [("pending", "NotFound"), ("failed", "Removed")]
+        is_removed(self.hand, self.flux)
         self.hand.__exit__()
 
 

@@ -11,7 +11,7 @@ from datetime import datetime, timezone
 
 import pytest
 
-from guided import PATIENCE, ROOT, judge
+from guided import PATIENCE, ROOT, Judgement, deployment
 
 CASES = json.loads((ROOT / "tests/fixtures/verdicts.json").read_text())
 API = "/apis/helm.toolkit.fluxcd.io/v2/namespaces/{}/helmreleases"
@@ -94,22 +94,23 @@ def replayed(case: dict, name: str, cluster, admin, simulated):
     if not waits and "ask" not in case:
         asked["-expected"] = {"expect": {"chartVersion": last["status"]["lastAttemptedRevision"]}}
 
-    def judged(when: str):
-        body, timeout = cluster.body, 30 if waits else 180
-        return [
-            judge(
-                cluster, body, name, cluster.namespace, "flux", f"-{when}{suffix}", timeout, pushedAt=pushed_at, **it
+    def judged(when: str) -> Judgement:
+        return Judgement(cluster, cluster.body, *(
+            deployment(
+                cluster.body, name, cluster.namespace, "flux", f"-{when}{suffix}", 30 if waits else 180,
+                pushedAt=pushed_at, **it
             ) for suffix, it in asked.items()
-        ]
+        ))
 
     mirror = Mirror(admin, simulated, cluster.namespace, name)
     try:
         early = judged("early")
-        for judgement in early:
-            assert (first := judgement.next_answer())["status"] == "pending", first
+        for first in early.first_answers():
+            assert first["status"] == "pending", first
         assert datetime.now(timezone.utc) < time(pushed_at), "too slow: the push is past already"
         mirror.changed.wait(PATIENCE)
-        answers = [it.verdict() for it in early + judged("late")]
+        late = judged("late")
+        answers = early.verdicts() + late.verdicts()
     finally:
         mirror.stop()
     wanted = case["verdict"]

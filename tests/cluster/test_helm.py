@@ -26,27 +26,31 @@ def pushed(release: Release, push, expect: dict, by_hand=False, waits=False) -> 
     Who looks before it checks by the clock meanwhile, or, by hand, just before the push and from its end on: for pushes
     of which a check may see another thing on the way, and for those that nothing comes of.
     """
-    asked = ({}, {"expect": expect})
     name = f"-{len(release.revisions())}"
+
+    def asked(when: str, **more) -> list[dict]:
+        return [
+            release.request(f"{name}-{when}", **more), release.request(f"{name}-{when}-expected", expect=expect, **more)
+        ]
+
     # A stamp of Kubernetes is cut to the second: what was there before must be of an earlier one.
     before = next_second()
     if by_hand or waits:
         with release.by_hand() as hand:
-            early = [release.request(f"{name}-early-{n}", timeout=WAITS, **it) for n, it in enumerate(asked)]
+            early = asked("early", timeout=WAITS)
             for request in early:
                 assert (first := hand.check(request))["status"] == "pending", first
             push()
             early = [hand.verdict(it) for it in early]
+        late = release.judge(*asked("late", pushedAt=before, **{"timeout": WAITS} if waits else {}))
     else:
-        early = [release.judge(f"{name}-early-{n}", pushedAt=before, **it) for n, it in enumerate(asked)]
-        for judgement in early:
-            assert judgement.next_answer()["status"] == "pending", judgement.last
+        judgement = release.judge(*asked("early", pushedAt=before))
+        for first in judgement.first_answers():
+            assert first["status"] == "pending", first
         push()
-    timeout = {"timeout": WAITS} if waits else {}
-    late = [release.judge(f"{name}-late-{n}", pushedAt=before, **timeout, **it) for n, it in enumerate(asked)]
-    if not (by_hand or waits):
-        early = [it.verdict() for it in early]
-    late = [it.verdict() for it in late]
+        late = release.judge(*asked("late", pushedAt=before))
+        early = judgement.verdicts()
+    late = late.verdicts()
     return [early[0], late[0]], [early[1], late[1]]
 
 
@@ -92,9 +96,11 @@ def upgrade_to_another_version_than_expected(release):
 def upgrade_overtaken_by_another(release):
     installed(release)
     push = lambda: (release.upgrade("1.1.0"), release.upgrade("1.2.0"))  # noqa: E731
-    without, expected = pushed(release, push, version("1.1.0"), by_hand=True)
+    without, (seen, late) = pushed(release, push, version("1.1.0"), waits=True)
     ended(without, "succeeded", "Deployed", "1.2.0", 3)
-    ended(expected, "succeeded", "Superseded")
+    ended([seen], "succeeded", "Superseded")
+    # Whether it ran already before the push can't be told afterwards.
+    ended([late], "failed", "Timeout", "1.2.0", last="OtherVersion")
 
 
 def upgrade_of_values_only(release):
@@ -148,7 +154,7 @@ def first_install_fails_and_is_removed(release):
                 assert hand.check(request)["reason"] == "Progressing"
         failed([], [hand.verdict(it) for it in asked], "Removed")
     # Who comes later finds no trace of it.
-    answer = release.judge("-late", timeout=WAITS).verdict()
+    answer = release.judge(release.request("-late", timeout=WAITS)).verdict()
     ended([answer], "failed", "Timeout", last="NotFound")
 
 

@@ -49,7 +49,7 @@ def plain(cluster, body, name="no-such", namespace=None, **request) -> Judgement
 
 
 def test_the_guides_account_serves_both_everywhere(cluster):
-    judgement = Judgement(cluster, cluster.body, None)
+    judgement = Judgement(cluster, cluster.body)
     assert permissions(judgement) == [{"namespace": None, "flux": "allowed", "plain": "allowed"}]
     body = judgement.registered["body"]
     assert body["lastProbe"].get("reason") is None
@@ -182,6 +182,6 @@ def test_fluxs_crd_is_removed(cluster, admin):
             answers = [hand.check(request) for _ in range(3)]
             assert [it["reason"] for it in answers] == ["FluxNotInstalled"] * 3, answers
             assert [it["status"] for it in answers] == ["pending", "pending", "failed"], answers
-    registered = Judgement(cluster, body, None)
+    registered = Judgement(cluster, body)
     assert permissions(registered) == [{"namespace": None, "flux": "denied", "plain": "allowed"}]
     assert "404" in ended(flux(cluster, body), "failed", "FluxNotInstalled")

@@ -22,7 +22,7 @@ class Stored:
     """The HelmRelease of one timeline on the API server."""
 
     def __init__(self, admin, namespace: str, name: str):
-        self._admin, self._name = admin, name
+        self._admin, self.name = admin, name
         self._all, self._path = API.format(namespace), f"{API.format(namespace)}/{name}"
 
     def write(self, event: str, recorded: dict):
@@ -30,9 +30,7 @@ class Stored:
         there = self._admin.call("GET", self._path)
         if event == "DELETED":
             assert "deletionTimestamp" in there["metadata"]
-            # It goes when nothing holds it any more.
-            there["metadata"]["finalizers"] = []
-            self._admin.call("PUT", f"{self._path}?fieldManager=helm-controller", there)
+            self._let_go(there)
             assert self._admin.call("GET", self._path) is None
             return
         there = self._write_object(there, recorded)
@@ -45,17 +43,27 @@ class Stored:
             kept = self._admin.call("PUT", path, there).get("status", {})
             assert kept == status, "the API server keeps another status than was recorded"
 
+    def remove(self):
+        """Whatever it is by now: held by a finalizer, it would hold its namespace and the CRD."""
+        if there := self._admin.call("GET", self._path):
+            self._let_go(there)
+            self._admin.call("DELETE", self._path)
+
+    def _let_go(self, there: dict):
+        there["metadata"]["finalizers"] = []
+        self._admin.call("PUT", f"{self._path}?fieldManager=helm-controller", there)
+
     def _write_object(self, there: dict | None, recorded: dict) -> dict:
         metadata = {key: recorded["metadata"].get(key) for key in ("labels", "annotations", "finalizers")}
         metadata = {key: value for key, value in metadata.items() if value}
         body = {"apiVersion": recorded["apiVersion"], "kind": recorded["kind"], "spec": recorded["spec"]}
         if there is None:
-            created = body | {"metadata": metadata | {"name": self._name}}
+            created = body | {"metadata": metadata | {"name": self.name}}
             return self._admin.call("POST", f"{self._all}?fieldManager=kustomize-controller", created)
         if "deletionTimestamp" in recorded["metadata"] and "deletionTimestamp" not in there["metadata"]:
             return self._admin.call("DELETE", self._path)
         if there["spec"] != body["spec"] or any(there["metadata"].get(it) != metadata.get(it) for it in metadata):
-            version = {"name": self._name, "resourceVersion": there["metadata"]["resourceVersion"]}
+            version = {"name": self.name, "resourceVersion": there["metadata"]["resourceVersion"]}
             body |= {"metadata": metadata | version, "status": there.get("status", {})}
             return self._admin.call("PUT", f"{self._path}?fieldManager=kustomize-controller", body)
         return there
@@ -74,29 +82,35 @@ def stretches(timeline: str):
 
 
 def judged(timeline: str, cluster, admin):
-    name = f"timeline-{timeline.split('-')[0]}"
-    stored = Stored(admin, cluster.namespace, name)
-    told, number = [], 0
+    stored = Stored(admin, cluster.namespace, f"timeline-{timeline.split('-')[0]}")
+    try:
+        told = list(said(timeline, cluster, stored))
+    finally:
+        stored.remove()
+    assert told == (FIXTURES / "states" / f"{timeline}.txt").read_text().splitlines()
+
+
+def said(timeline: str, cluster, stored: Stored):
+    """A line for each note and each state."""
+    name, number = stored.name, 0
     with Hand(cluster, cluster.body, name) as hand:
         for note, states in stretches(timeline):
-            told.append(f"# {note['t_ms']} ms: {note['note']}")
+            yield f"# {note['t_ms']} ms: {note['note']}"
             # Each state is judged by a deployment of its own; all of them have the same beginning.
-            numbered = list(enumerate(states, number))
-            number += len(states)
             asked = [
-                deployment(cluster.body, name, cluster.namespace, "flux", f"-{n}", timeout=7200) for n, _ in numbered
+                deployment(cluster.body, name, cluster.namespace, "flux", f"-{number + n}", timeout=7200)
+                for n in range(len(states))
             ]
+            number += len(states)
             for request in asked:
                 hand.check(request)
-            for request, (_, state) in zip(asked, numbered):
+            for request, state in zip(asked, states):
                 stored.write(state["event"], state["object"])
                 looks = [hand.check(request)["targets"][0] for _ in range(2)]
                 words = "".join(f" {it['status']} {it['reason']};" for it in looks)
                 target = f"HelmRelease {cluster.namespace}/{name} on {looks[1]['cluster']}"
                 message = looks[1]["message"].replace(target, "HelmRelease apps/demo on prod-eu")
-                told.append(f"{state['t_ms']:>7} ms {words} {message}")
-    wanted = (FIXTURES / "states" / f"{timeline}.txt").read_text().splitlines()
-    assert told == wanted
+                yield f"{state['t_ms']:>7} ms {words} {message}"
 
 
 @pytest.mark.scenario("cluster", "admin")

@@ -1,6 +1,6 @@
 #![doc = include_str!("../README.md")]
 
-use std::{env, error::Error, fs, io, path::PathBuf, sync::Arc, time::Duration};
+use std::{env, error::Error, fs, io, mem, path::PathBuf, sync::Arc, time::Duration};
 
 use axum::{
     Router,
@@ -30,6 +30,9 @@ use tower::ServiceExt as _;
 
 /// As the state machine waits between two checks.
 const PERIOD: Duration = Duration::from_secs(5);
+/// How often a cluster is asked that does not answer in time: a small machine on
+/// which many of these run is slow to.
+const PROBES: usize = 5;
 const USAGE: &str = "live BODY ALLOWED_CIDRS [by-hand] <DEPLOYMENTS";
 
 type Failed = Box<dyn Error>;
@@ -47,27 +50,27 @@ async fn main() -> Result<(), Failed> {
     }
 }
 
-/// Judges one deployment until its verdict.
+/// Judges the deployments of the input's lines until each has its verdict.
 async fn live(body: PathBuf, policy: AddressPolicy) -> Result<(), Failed> {
-    let event = io::read_to_string(io::stdin())?;
+    let input = io::read_to_string(io::stdin())?;
     let (checker, api) = connected(policy, Arc::new(SystemClock))?;
     let Some(mut cluster) = Registered::register(api, body).await? else { return Ok(()) };
-    if event.trim().is_empty() {
-        return Ok(());
-    }
-    let request = deployment(&event)?;
+    let mut pending = input.lines().map(deployment).collect::<Result<Vec<_>, _>>()?;
 
     let mut ticks = interval(PERIOD);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    loop {
+    while !pending.is_empty() {
         ticks.tick().await;
         cluster.follow_body().await?;
-        let answer = checker.check(&request, None).await?;
-        tell("answer", &serde_json::to_value(&answer)?);
-        if answer.status.is_terminal() {
-            return Ok(());
+        for request in mem::take(&mut pending) {
+            let answer = checker.check(&request, None).await?;
+            tell("answer", &serde_json::to_value(&answer)?);
+            if !answer.status.is_terminal() {
+                pending.push(request);
+            }
         }
     }
+    Ok(())
 }
 
 /// Checks a deployment for each line of the input, each check a period after the one before.
@@ -103,7 +106,12 @@ impl Registered {
     /// `None`: refused, so there is no cluster to judge a deployment on.
     async fn register(api: Router, body: PathBuf) -> Result<Option<Self>, Failed> {
         let sent = fs::read(&body)?;
-        let answer = sent_to(&api, Method::POST, "/clusters", sent.clone()).await?;
+        let mut answer = sent_to(&api, Method::POST, "/clusters", sent.clone()).await?;
+        for _ in 1..PROBES {
+            if answer["body"]["reason"] == "TimedOut" {
+                answer = sent_to(&api, Method::POST, "/clusters", sent.clone()).await?;
+            }
+        }
         let id = answer["body"]["id"].as_str().map(str::to_owned);
         tell("registered", &answer);
         Ok(id.map(|id| Self { api, id, body, sent }))
