@@ -59,13 +59,27 @@ def delays(it: dict, attempts: int):
         yield min(it["IntervalSeconds"] * it["BackoffRate"] ** min(attempt, 50), it["MaxDelaySeconds"])
 
 
+def longest(state: str, error: str) -> float:
+    """Seconds that a task may take which always fails like this: its tries, and the waits between them."""
+    it = retrier(state, error)
+    return STATES[state]["TimeoutSeconds"] * (it["MaxAttempts"] + 1) + sum(delays(it, it["MaxAttempts"]))
+
+
 class TestTimes:
     def test_the_longest_deadline_is_the_contract(self):
         assert LONGEST_DEADLINE == 7_200
 
     def test_the_machine_outlasts_it(self):
-        # The last wait, the last look with its retries, the mark, the event.
-        assert MACHINE["TimeoutSeconds"] >= LONGEST_DEADLINE + 300
+        """The check before the deadline may be pending; then come the last wait, the last look, the mark, the event."""
+        after = STATES["Wait"]["Seconds"] + longest("Check", "Internal") + longest("Mark", "States.Timeout")
+        after += longest("PublishMark", "States.Timeout")
+        assert MACHINE["TimeoutSeconds"] > LONGEST_DEADLINE + after
+
+    @pytest.mark.parametrize("state", ["Mark", "Publish", "PublishMark"])
+    def test_what_comes_after_the_verdict_takes_no_longer_than_it_says(self, state):
+        assert "at most 5 s a try, about a minute with all retries" in STATES[state]["Comment"]
+        assert STATES[state]["TimeoutSeconds"] == 5
+        assert longest(state, "States.Timeout") <= 75
 
     def test_the_task_outlasts_the_function(self):
         """Else the function's own timeout, which says more, is never seen."""
@@ -83,9 +97,13 @@ class TestTimes:
         a_round, a_retry, before_and_after = 9, 3, 60
         rounds = LONGEST_DEADLINE / STATES["Wait"]["Seconds"]
         assert rounds * a_round + before_and_after < HISTORY_LIMIT
-        # One hiccup in every round takes longer than none, but leaves more behind.
-        assert rounds * (a_round + a_retry) + before_and_after < HISTORY_LIMIT
-        assert retrier("Check", "Transient")["MaxAttempts"] * a_retry + before_and_after < HISTORY_LIMIT
+        # A hiccup takes time, half of its longest wait on average, and leaves more behind: however many there are in every
+        # round, and as long as the machine may run at all.
+        hiccup, wait = retrier("Check", "Transient"), STATES["Wait"]["Seconds"]
+        for retries in range(hiccup["MaxAttempts"] + 1):
+            takes = wait + sum(delays(hiccup, retries)) / 2
+            events = MACHINE["TimeoutSeconds"] / takes * (a_round + retries * a_retry)
+            assert events + before_and_after < HISTORY_LIMIT, f"{retries} hiccups a round"
 
     def test_the_machine_asks_every_five_seconds(self):
         assert (STATES["Wait"]["Seconds"], STATES["Wait"]["Next"]) == (5, "Check")
@@ -120,6 +138,11 @@ class TestErrors:
         assert catcher(state, "States.Timeout") == {"Publish": "End"}.get(state, "GiveUp")
         # What the state got goes on as it came.
         assert all(it["Output"] == "{% $states.input %}" for it in STATES[state]["Catch"])
+
+    def test_what_is_too_large_to_come_back_was_marked(self):
+        """An item at its limits; the wildcard does not catch it, and a retry would find it closed."""
+        assert catcher("Mark", "States.DataLimitExceeded") == "GiveUp"
+        assert STATES["Mark"]["Catch"][0]["ErrorEquals"] == ["States.DataLimitExceeded"]
 
     @pytest.mark.parametrize("name", ["InvalidRequest", "Transient"])
     def test_the_names_are_those_of_the_check_function(self, name):
