@@ -34,10 +34,10 @@ class SimulatedCluster:
         self.token: str = ready["token"]
         self._control: str = ready["controlUrl"].rstrip("/")
 
-    def play(self, scenario: str, release: str, push_in_ms: int = 4000) -> str:
-        """Replays a recording under another name; answers when its push is."""
+    def play(self, scenario: str, release: str, push_in_ms: int = 4000, speed: float = 1) -> str:
+        """Replays a recording under another name, so many times as fast; answers when its push is."""
         return self._call("POST", "/play", {
-            "scenario": scenario, "namespace": "e2e", "name": release, "pushInMs": push_in_ms,
+            "scenario": scenario, "namespace": "e2e", "name": release, "pushInMs": push_in_ms, "speed": speed,
         })["pushedAt"]
 
     def accept(self, *tokens: str):
@@ -60,6 +60,13 @@ class SimulatedCluster:
             yield
         finally:
             self._call("DELETE", "/faults")
+
+    def arm(self, fault, release: str, helm_type: str = "flux", times: int | None = 1):
+        """Something is wrong with the next answers about a release; a plain one's are about all of its namespace."""
+        path = f"/apis/helm.toolkit.fluxcd.io/v2/namespaces/e2e/helmreleases/{release}"
+        if helm_type == "plain":
+            path = "/api/v1/namespaces/e2e/secrets"
+        self._call("POST", "/faults", {"fault": fault, "times": times, "path": path})
 
     def requests(self, release: str) -> list[dict]:
         """What was asked about a release."""

@@ -47,10 +47,11 @@ def deployer(stack) -> Credentials:
 
 @pytest.fixture(scope="session")
 def clusters(directory):
-    """So many that one of two can fail, that one can change its token and its CA, and that one can be odd."""
+    """So many that one of two can fail, that one can change its token and its CA, that one can be odd, and that one can
+    leave questions about some releases without an answer."""
     started = []
     try:
-        for name in ("eu", "us", "rotating", "odd"):
+        for name in ("eu", "us", "rotating", "odd", "faulty"):
             started.append((name, SimulatedCluster(os.environ["E2E_SIMULATED_CLUSTER"], directory / f"{name}.log")))
         yield dict(started)
     finally:
@@ -62,7 +63,7 @@ def clusters(directory):
 def registered(stack, operator, clusters) -> dict[str, Answer]:
     """The clusters, registered over signed HTTP as `Sim eu` and so on; what was answered."""
     answers = {}
-    for name in ("eu", "us", "rotating"):
+    for name in ("eu", "us", "rotating", "faulty"):
         answers[name] = stack.request("POST", "/clusters", cluster_body(f"Sim {name}", clusters[name]), operator)
         assert answers[name].status == 201, answers[name]
     return answers

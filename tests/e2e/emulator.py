@@ -1,6 +1,7 @@
 """The emulator of AWS: a process of its own on loopback, that enforces IAM."""
 
 import contextlib
+import json
 import os
 import signal
 import socket
@@ -74,6 +75,34 @@ class Emulator:
             "AWS_DEFAULT_REGION": REGION,
             "AWS_REGION": REGION,
         }
+
+    def tell_states(self, machine: str, cases: dict[str, dict[str, dict]]):
+        """Has states of a machine return or throw something instead of what a service says. An execution that is started
+        with `#case` after the machine's ARN is one of these: by case and state, what comes (as in Step Functions Local:
+        `{"Throw": {"Error": "...", "Cause": "..."}}`), at every visit."""
+        names = {(case, state): f"{case}-{state}" for case, states in cases.items() for state in states}
+        config = {
+            "StateMachines": {machine: {"TestCases": {
+                case: {state: names[case, state] for state in states} for case, states in cases.items()}}},
+            "MockedResponses": {
+                names[case, state]: {"0-9999": it} for case, states in cases.items() for state, it in states.items()},
+        }
+        request = urllib.request.Request(
+            f"{self.url}/_ministack/config", method="POST", headers={"content-type": "application/json"},
+            data=json.dumps({"stepfunctions._sfn_mock_config": config}).encode())
+        with urllib.request.urlopen(request, timeout=10) as it:
+            assert json.load(it)["applied"], "the emulator does not know this setting"
+
+    def processes(self, function: str) -> list[int]:
+        """The processes of a function that run now; each is one execution environment."""
+        found, name = [], f"AWS_LAMBDA_FUNCTION_NAME={function}\0".encode()
+        for it in Path("/proc").iterdir():
+            # Between two looks a process may end.
+            with contextlib.suppress(OSError):
+                if it.name.isdigit() and os.getsid(int(it.name)) == self._process.pid:
+                    if name in (it / "environ").read_bytes() + b"\0":
+                        found.append(int(it.name))
+        return found
 
     def stop(self):
         self._process.terminate()

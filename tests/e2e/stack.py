@@ -1,11 +1,13 @@
 """The deployed stack, and those who use it."""
 
 import contextlib
+import io
 import json
 import subprocess
 import time
 import urllib.error
 import urllib.request
+import zipfile
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -192,6 +194,28 @@ class Stack:
         """The configuration of a function, by the output that names it."""
         return self.client("lambda").get_function_configuration(FunctionName=self.outputs[output])
 
+    def add_function(self, name: str, bootstrap: bytes, role: str, timeout: int, variables: dict[str, str]) -> str:
+        """Another function beside the stack's; its ARN."""
+        packed, entry = io.BytesIO(), zipfile.ZipInfo("bootstrap")
+        entry.external_attr = 0o755 << 16
+        with zipfile.ZipFile(packed, "w") as it:
+            it.writestr(entry, bootstrap)
+        functions = self.client("lambda")
+        arn = functions.create_function(
+            FunctionName=name, Runtime="provided.al2023", Handler="bootstrap", Role=role, Timeout=timeout,
+            Code={"ZipFile": packed.getvalue()}, Environment={"Variables": variables})["FunctionArn"]
+        functions.get_waiter("function_active_v2").wait(FunctionName=name)
+        return arn
+
+    def add_machine(self, name: str, function: str) -> str:
+        """A state machine of the same text beside the stack's, with another check function; its ARN."""
+        states, check = self.client("stepfunctions"), self.function("CheckFunctionName")["FunctionArn"]
+        own = states.describe_state_machine(stateMachineArn=self.outputs["StateMachineArn"])
+        assert check in own["definition"]
+        return states.create_state_machine(
+            name=name, roleArn=own["roleArn"], definition=own["definition"].replace(check, function),
+        )["stateMachineArn"]
+
     @contextlib.contextmanager
     def variables(self, output: str, **changed: str):
         """A function with other environment variables, for a while."""
@@ -239,6 +263,10 @@ class Execution:
     def entered(self) -> list[str]:
         """The names of its states in the order in which it came to them."""
         return [it["stateEnteredEventDetails"]["name"] for it in self.history() if it["type"].endswith("StateEntered")]
+
+    def failures(self) -> list[str]:
+        """The names of the errors of its tasks, also of those that were tried again."""
+        return [it["taskFailedEventDetails"]["error"] for it in self.history() if it["type"] == "TaskFailed"]
 
     def stop(self):
         self._states.stop_execution(executionArn=self.arn, error="Stopped", cause="stopped by hand")
