@@ -93,16 +93,21 @@ impl Deployments for DynamoDeployments {
         let written = write(item)?;
         // Below zero for a first revision, which then finds nothing to replace.
         let read = i128::from(item.rev) - 1;
-        let answer = self
+        let put = self
             .put(written.clone())
-            .condition_expression("rev = :read AND #status = :pending")
             // A word that DynamoDB keeps for itself.
             .expression_attribute_names("#status", "status")
             .expression_attribute_values(":read", AttributeValue::N(read.to_string()))
-            .expression_attribute_values(":pending", AttributeValue::S(Status::Pending.as_str().to_owned()))
-            .send()
-            .await;
-        stored(&written, answer.map(drop))
+            .expression_attribute_values(":pending", AttributeValue::S(Status::Pending.as_str().to_owned()));
+        let put = match &item.execution_arn {
+            Some(arn) => put
+                .condition_expression("rev = :read AND #status = :pending AND executionArn = :arn")
+                .expression_attribute_values(":arn", AttributeValue::S(arn.clone())),
+            None => put.condition_expression(
+                "rev = :read AND #status = :pending AND attribute_not_exists(executionArn)",
+            ),
+        };
+        stored(&written, put.send().await.map(drop))
     }
 
     /// Of deployments that began at the same instant the index keeps an order of its

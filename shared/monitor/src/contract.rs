@@ -177,6 +177,7 @@ pub async fn deployments(store: &dyn Deployments, now: Timestamp) {
     updated_only_from_the_revision_before(store, now).await;
     a_write_that_was_done_unheard_is_done(store, now).await;
     never_rewritten_once_it_has_ended(store, now).await;
+    never_rewritten_by_another_execution(store, now).await;
     of_two_writers_one_wins(store, now).await;
     an_expired_item_is_none(store, now).await;
     an_unknown_schema_is_refused(store, now).await;
@@ -252,6 +253,26 @@ async fn never_rewritten_once_it_has_ended(store: &dyn Deployments, now: Timesta
         assert_eq!(store.update(&other).await.unwrap(), Stored::Lost);
         assert_eq!(store.create(&first, now).await.unwrap(), Stored::Lost);
         assert_eq!(store.get(id).await.unwrap(), Some(ended));
+    }
+}
+
+async fn never_rewritten_by_another_execution(store: &dyn Deployments, now: Timestamp) {
+    let with = |id: &str, arn: Option<&str>| Deployment {
+        execution_arn: arn.map(str::to_owned),
+        ..deployment(id, now)
+    };
+    for (id, theirs, mine) in [
+        ("of-another", Some("arn:theirs"), Some("arn:mine")),
+        ("of-an-execution", Some("arn:theirs"), None),
+        ("of-none", None, Some("arn:mine")),
+    ] {
+        let theirs = with(id, theirs);
+        assert_eq!(store.create(&theirs, now).await.unwrap(), Stored::Yes);
+        assert_eq!(store.update(&next(&with(id, mine), "mine")).await.unwrap(), Stored::Lost);
+        assert_eq!(store.get(id).await.unwrap().as_ref(), Some(&theirs));
+        let second = next(&theirs, "theirs");
+        assert_eq!(store.update(&second).await.unwrap(), Stored::Yes);
+        assert_eq!(store.get(id).await.unwrap(), Some(second));
     }
 }
 

@@ -94,7 +94,11 @@ impl Deployments for MemoryDeployments {
     async fn update(&self, item: &Deployment) -> Result<Stored, StoreError> {
         match lock(&self.items).get_mut(&item.deployment_id) {
             None => Ok(Stored::Lost),
-            Some(there) if there.status == Status::Pending && there.rev.checked_add(1) == Some(item.rev) => {
+            Some(there)
+                if there.status == Status::Pending
+                    && there.rev.checked_add(1) == Some(item.rev)
+                    && there.execution_arn == item.execution_arn =>
+            {
                 there.clone_from(item);
                 Ok(Stored::Yes)
             }

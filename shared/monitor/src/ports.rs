@@ -61,8 +61,10 @@ pub trait Deployments: Send + Sync {
     async fn create(&self, item: &Deployment, now: Timestamp) -> Result<Stored, StoreError>;
 
     /// Replaces the item on the condition that what is stored has `rev` one
-    /// below `item.rev` and is still pending. A write that was done before, whose
-    /// answer was lost, is [`Stored::Yes`]: what is stored is this very item.
+    /// below `item.rev`, is still pending and belongs to the same execution: of an
+    /// item that was removed and made anew by another, `rev` says nothing. A write
+    /// that was done before, whose answer was lost, is [`Stored::Yes`]: what is
+    /// stored is this very item.
     ///
     /// # Errors
     /// Where the store can't be reached, or refuses.

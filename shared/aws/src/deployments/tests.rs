@@ -121,17 +121,33 @@ async fn updates_only_the_revision_that_was_read_and_is_pending() {
     };
     assert_eq!(store(&aws).update(&item).await.unwrap(), Stored::Yes);
     let request = wire.request("PutItem");
-    assert_eq!(request["ConditionExpression"], "rev = :read AND #status = :pending");
+    assert_eq!(request["ConditionExpression"], "rev = :read AND #status = :pending AND executionArn = :arn");
     assert_eq!(request["ExpressionAttributeNames"], json!({"#status": "status"}));
     assert_eq!(
         request["ExpressionAttributeValues"],
-        json!({":read": {"N": "7"}, ":pending": {"S": "pending"}})
+        json!({":read": {"N": "7"}, ":pending": {"S": "pending"}, ":arn": {"S": item.execution_arn}})
     );
     assert_eq!(request["ReturnValuesOnConditionCheckFailure"], "ALL_OLD");
     assert_eq!(request["Item"]["rev"], json!({"N": "8"}));
     assert_eq!(request["Item"]["status"], json!({"S": "failed"}));
     assert_eq!(request["Item"]["lastReason"], json!({"S": "Progressing"}));
     assert_eq!(request["Item"]["finishedAt"], json!({"S": "2026-11-23T19:15:45.001Z"}));
+}
+
+#[tokio::test]
+async fn an_item_without_an_execution_is_updated_only_while_it_has_none() {
+    let (aws, wire) = answering(vec![(200, json!({}))]);
+    let item = Deployment { execution_arn: None, ..deployment() };
+    assert_eq!(store(&aws).update(&item).await.unwrap(), Stored::Yes);
+    let request = wire.request("PutItem");
+    assert_eq!(
+        request["ConditionExpression"],
+        "rev = :read AND #status = :pending AND attribute_not_exists(executionArn)"
+    );
+    assert_eq!(
+        request["ExpressionAttributeValues"],
+        json!({":read": {"N": "0"}, ":pending": {"S": "pending"}})
+    );
 }
 
 #[tokio::test]
