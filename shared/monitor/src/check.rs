@@ -175,16 +175,16 @@ impl Checker {
         if stored.status.is_terminal() {
             return Ok(stored);
         }
-        let looks = match looks {
-            Some(looks) => looks,
-            None => self.look_at_all(request, &stored, now, budget).await,
+        let looks = match (looks, &remembered) {
+            (Some(looks), Some(known)) if same_targets(known, &stored) => looks,
+            _ => self.look_at_all(request, &stored, now, budget).await,
         };
         let polls = remembered.as_ref().map_or(0, |r| r.polls).max(stored.polls).saturating_add(1);
         let mut next = decided(request, &stored, &looks, now);
         next.polls = polls;
         match self.write(&stored, &mut next).await? {
             Stored::Yes => Ok(next),
-            Stored::Lost => self.decide_once_more(request, execution, &looks, now).await,
+            Stored::Lost => self.decide_once_more(request, execution, &stored, &looks, now).await,
         }
     }
 
@@ -216,7 +216,7 @@ impl Checker {
         next.rev = 1;
         match self.ports.deployments.create(&next, now).await? {
             Stored::Yes => Ok(next),
-            Stored::Lost => self.decide_once_more(request, execution, &looks, now).await,
+            Stored::Lost => self.decide_once_more(request, execution, &next, &looks, now).await,
         }
     }
 
@@ -226,6 +226,7 @@ impl Checker {
         &self,
         request: &Request,
         execution: Option<&Execution>,
+        asked: &Deployment,
         looks: &[Option<Looked>],
         now: Timestamp,
     ) -> Result<Deployment, CheckError> {
@@ -236,6 +237,9 @@ impl Checker {
         owned(&stored, request, execution)?;
         if stored.status.is_terminal() {
             return Ok(stored);
+        }
+        if !same_targets(asked, &stored) {
+            return Err(CheckError::Transient("the deployment's item was made anew meanwhile", None));
         }
         let mut next = decided(request, &stored, looks, now);
         next.polls = stored.polls.saturating_add(1);
@@ -504,6 +508,8 @@ impl Checker {
                     let written = self.ports.deployments.update(&item).await?;
                     (item, written)
                 }
+                // A verdict was reached and told, and its item removed since: no news of it is known better.
+                None if told(ended) => return Ok(None),
                 None => {
                     // The execution ended before any check ran.
                     let timeout_secs = self.settings.default_timeout_secs;
@@ -519,7 +525,7 @@ impl Checker {
             }
             let answer = Answer::from(&item);
             // The state machine has told the verdicts that it reached itself.
-            if !matches!(ended.error.as_deref(), Some("DeploymentFailed" | "DeploymentTimedOut")) {
+            if !told(ended) {
                 self.ports.events.deployment_finished(&answer).await?;
             }
             return Ok(Some(answer));
@@ -551,6 +557,14 @@ impl Checker {
 struct Looked {
     api_url: Option<String>,
     look: Look,
+}
+
+impl Looked {
+    /// The address was pinned after this look had begun, and is another: what was seen there
+    /// is another cluster's. The next look says so.
+    fn went_elsewhere(&self, target: &Target) -> bool {
+        matches!((&self.api_url, &target.api_url), (Some(asked), Some(pinned)) if asked != pinned)
+    }
 }
 
 fn failed_look(now: Timestamp, kind: AskErrorKind, message: impl Into<String>) -> Look {
@@ -590,6 +604,16 @@ fn question<'a>(request: &'a Request, item: &Deployment, target: &'a Target) -> 
     }
 }
 
+/// Whether looks at the one's targets tell of the other's. They do unless the item was
+/// deleted and made anew in between, and its environment names other targets by now.
+fn same_targets(asked: &Deployment, stored: &Deployment) -> bool {
+    let same = |(a, b): (&Target, &Target)| {
+        (&a.cluster_id, &a.namespace, &a.release, a.helm_type)
+            == (&b.cluster_id, &b.namespace, &b.release, b.helm_type)
+    };
+    asked.targets.len() == stored.targets.len() && asked.targets.iter().zip(&stored.targets).all(same)
+}
+
 /// The item after these looks. Pure: the same item and looks give the same one.
 fn decided(request: &Request, stored: &Deployment, looks: &[Option<Looked>], now: Timestamp) -> Deployment {
     let mut next = stored.clone();
@@ -597,7 +621,7 @@ fn decided(request: &Request, stored: &Deployment, looks: &[Option<Looked>], now
     for (index, target) in next.targets.iter_mut().enumerate() {
         let before = &stored.targets[index];
         let question = question(request, stored, before);
-        let looked = looks.get(index).and_then(Option::as_ref);
+        let looked = looks.get(index).and_then(Option::as_ref).filter(|look| !look.went_elsewhere(before));
         target.state = match looked {
             _ if too_late => expire(&question, &before.state, now),
             // Told from another item than the one that was asked for, the rules may
@@ -630,6 +654,11 @@ fn conclude_item(item: &mut Deployment, fail_fast: bool, now: Timestamp) {
         item.finished_at = Some(now);
         stop_waiting(item.targets.iter_mut().map(|t| &mut t.state));
     }
+}
+
+/// Whether the execution ended by a verdict.
+fn told(ended: &Ended) -> bool {
+    matches!(ended.error.as_deref(), Some("DeploymentFailed" | "DeploymentTimedOut"))
 }
 
 fn close_item(item: &mut Deployment, ended: &Ended, now: Timestamp) {
