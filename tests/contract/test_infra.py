@@ -133,9 +133,11 @@ class TestErrors:
         assert catcher("Check", error) == "Explain"
         assert STATES["Explain"]["Next"] == "Mark"
 
-    @pytest.mark.parametrize("state", ["Mark", "Publish", "PublishMark"])
+    @pytest.mark.parametrize("state", ["Mark", "Publish", "PublishMark", "TellLater"])
     def test_what_comes_after_the_verdict_can_fail_without_changing_the_end(self, state):
-        assert catcher(state, "States.Timeout") == {"Publish": "End"}.get(state, "GiveUp")
+        after = {"Publish": "TellLater", "TellLater": "End"}
+        assert catcher(state, "States.Timeout") == after.get(state, "GiveUp")
+        assert STATES["Publish"]["Next"] == STATES["TellLater"]["Next"] == "End"
         # What the state got goes on as it came.
         assert all(it["Output"] == "{% $states.input %}" for it in STATES[state]["Catch"])
 
@@ -288,6 +290,16 @@ class TestStateMachine:
     def test_the_mark_closes_only_what_is_its_own_and_open(self):
         assert STATES["Mark"]["Arguments"]["ConditionExpression"] == (
             "attribute_not_exists(deploymentId) OR (#status = :pending AND executionArn = :arn)")
+
+    def test_what_the_bus_does_not_take_is_handed_to_the_check_function(self):
+        arguments = STATES["TellLater"]["Arguments"]
+        # Not waited for: Lambda keeps it, tries it again, and leaves what fails in the queue.
+        assert arguments["InvocationType"] == "Event"
+        assert arguments["FunctionName"] == "${CheckFunctionArn}"
+        payload = arguments["Payload"]
+        assert f'"{payload["detail-type"]}"' in rust("functions/check/src")
+        assert {name: evaluated(it, {"deploymentId": "d"}, {}) for name, it in payload["detail"].items()} == {
+            "executionArn": CONTEXT["Id"], "deploymentId": "d"}
 
     @pytest.mark.parametrize("state", ["Publish", "PublishMark"])
     def test_the_event_is_the_contract(self, state):

@@ -16,6 +16,9 @@ use serde_json::Value;
 /// (AWS Step Functions developer guide, "Automating Step Functions event delivery with EventBridge").
 const EXECUTION_ENDED: &str = "Step Functions Execution Status Change";
 
+/// The event by which the state machine hands over a verdict that the bus did not take.
+const UNTOLD: &str = "Deployment Untold";
+
 /// The names of this handler's errors, as the state machine's `Retry` and `Catch` match them.
 pub const ERROR_NAMES: [&str; 3] = ["InvalidRequest", "Transient", "Internal"];
 
@@ -41,15 +44,17 @@ impl From<Failure> for Diagnostic {
     }
 }
 
-/// Serves one event: a check, or the news that an execution has ended.
+/// Serves one event: a check, the news that an execution has ended, or a verdict that is still to be told.
 ///
 /// # Errors
 /// [`Failure`], by one of [`ERROR_NAMES`].
 pub async fn handle(checker: &Checker, event: Value) -> Result<Option<Answer>, Failure> {
-    let result = if event.get("detail-type").and_then(Value::as_str) == Some(EXECUTION_ENDED) {
-        close(checker, event).await
-    } else {
-        check(checker, &event).await.map(Some)
+    // What comes from the state machine's check names its execution, whatever its caller put beside that.
+    let news = event.get("detail-type").and_then(Value::as_str).filter(|_| event.get("execution").is_none());
+    let result = match news {
+        Some(EXECUTION_ENDED) => close(checker, event).await,
+        Some(UNTOLD) => tell(checker, event).await,
+        _ => check(checker, &event).await.map(Some),
     };
     result.map_err(|error| {
         match &error {
@@ -126,4 +131,25 @@ async fn close(checker: &Checker, event: Value) -> Result<Option<Answer>, CheckE
         "execution ended"
     );
     Ok(closed)
+}
+
+/// A verdict that the state machine could not tell, as it hands it over.
+#[derive(Deserialize)]
+struct Untold {
+    detail: UntoldDetail,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct UntoldDetail {
+    execution_arn: String,
+    deployment_id: String,
+}
+
+async fn tell(checker: &Checker, event: Value) -> Result<Option<Answer>, CheckError> {
+    let Untold { detail } = serde_json::from_value(event)
+        .map_err(|error| CheckError::InvalidRequest(format!("/detail: {error}")))?;
+    let told = checker.tell(&detail.deployment_id, &detail.execution_arn).await?;
+    tracing::info!(deployment_id = detail.deployment_id, told = told.is_some(), "verdict to be told");
+    Ok(told)
 }

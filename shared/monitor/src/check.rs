@@ -533,6 +533,21 @@ impl Checker {
         Err(CheckError::Transient("another check was quicker, twice", None))
     }
 
+    /// Tells the stored verdict of a deployment once more, where it has one and is this execution's.
+    ///
+    /// # Errors
+    /// Where the store or the bus can't be reached: the same call is safe to repeat.
+    pub async fn tell(&self, deployment_id: &str, execution_arn: &str) -> Result<Option<Answer>, CheckError> {
+        let stored = self.ports.deployments.get(deployment_id).await?;
+        let own = |it: &Deployment| it.execution_arn.as_deref() == Some(execution_arn);
+        let Some(item) = stored.filter(|it| own(it) && it.status.is_terminal()) else {
+            return Ok(None);
+        };
+        let answer = Answer::from(&item);
+        self.ports.events.deployment_finished(&answer).await?;
+        Ok(Some(answer))
+    }
+
     fn recall(&self, request: &Request, execution: Option<&Execution>) -> Option<Arc<Deployment>> {
         let remembered = self.remembered.lock().unwrap_or_else(PoisonError::into_inner);
         let item = remembered.get(&request.deployment_id)?;
