@@ -51,7 +51,9 @@ impl Aws {
         Self::with_http_client(access, Builder::new().tls_provider(provider).build_https())
     }
 
-    pub(crate) fn with_http_client(access: &Access, http: SharedHttpClient) -> Self {
+    /// Clients whose requests go by another way, as those of tests do.
+    #[must_use]
+    pub fn with_http_client(access: &Access, http: SharedHttpClient) -> Self {
         let credentials = Credentials::new(
             access.access_key_id.clone(),
             access.secret_access_key.expose_secret(),

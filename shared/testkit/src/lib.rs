@@ -1,6 +1,7 @@
 #![doc = include_str!("../README.md")]
 
 mod api;
+pub mod aws;
 mod certificates;
 mod clock;
 mod cluster;
