@@ -1,5 +1,6 @@
-//! Any order of checks, of two processes at once, killed anywhere, with a store that
-//! fails and lies: one verdict, the right one, written once.
+//! Any order of checks and closings, of two processes at once, killed anywhere or frozen and
+//! overtaken, by clocks that differ, with a store that fails and lies: one verdict, the right
+//! one, written once, and told as it is stored.
 
 #![allow(clippy::expect_used, clippy::panic, clippy::unwrap_used)] // A test may fail by a panic.
 
@@ -20,9 +21,10 @@ use monitor::{
     deployment::Deployment,
     memory::{MemoryDeployments, MemoryEvents, MemoryRegistry, MemoryVault, NoEks},
     ports::{
-        Clock, Clusters, Credentials, Dated, Deployments, Expected, History, Registry, StoreError, Stored,
-        Vault,
+        Clock, Clusters, Credentials, Dated, Deployments, Events, Expected, History, Registry, StoreError,
+        Stored, Vault,
     },
+    probe::Attention,
     request::{self, Execution, Request},
 };
 use proptest::{collection, option, prelude::*, sample};
@@ -34,6 +36,10 @@ const START: &str = "2026-11-23T19:00:00Z";
 const TIMEOUT_SECS: i64 = 60;
 /// When the cluster shows the push, in seconds after the start.
 const CHANGED: i64 = 12;
+/// How far a host's clock is off at most, in seconds.
+const SKEW: i64 = 3;
+/// How long after the deadline a check still looks, in seconds (DESIGN: a redrive asks nobody).
+const TOO_LATE: i64 = 60;
 
 fn at(secs: i64) -> Timestamp {
     START.parse::<Timestamp>().unwrap() + SignedDuration::from_secs(secs)
@@ -54,6 +60,15 @@ impl ManualClock {
 impl Clock for ManualClock {
     fn now(&self) -> Timestamp {
         at(self.secs())
+    }
+}
+
+/// The same time on a host whose clock is off.
+struct Skewed(Arc<ManualClock>, i64);
+
+impl Clock for Skewed {
+    fn now(&self) -> Timestamp {
+        at(self.0.secs() + self.1)
     }
 }
 
@@ -121,6 +136,23 @@ impl Deployments for Fateful {
     }
 }
 
+/// The bus, with the fates of the calls to come.
+struct FatefulEvents {
+    inner: MemoryEvents,
+    store: Arc<Fateful>,
+}
+
+#[async_trait]
+impl Events for FatefulEvents {
+    async fn deployment_finished(&self, answer: &Answer) -> Result<(), StoreError> {
+        self.store.call(self.inner.deployment_finished(answer)).await
+    }
+
+    async fn cluster_needs_attention(&self, attention: &Attention) -> Result<(), StoreError> {
+        self.inner.cluster_needs_attention(attention).await
+    }
+}
+
 /// A cluster that shows the old release, then the new one where there was a push; and
 /// fails to answer now and then.
 struct Script {
@@ -173,69 +205,112 @@ impl Clusters for Script {
     }
 }
 
+/// Who asks for it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum By {
+    /// The execution whose item it is.
+    Own,
+    /// Another one with the same id and the same request, which is never served.
+    Foreign,
+    /// Another one with the same id and another request.
+    ForeignRequest,
+}
+
+/// One call of the handler.
+#[derive(Debug, Clone, Copy)]
+struct Call {
+    /// Which process: 0 and 1 remember what they did, 2 was started just now.
+    process: u8,
+    by: By,
+    /// A check; else the news that the execution has ended.
+    check: bool,
+    /// After how many of its awaits it is killed, or frozen.
+    stops: Option<(u8, Stop)>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Stop {
+    Killed,
+    /// As Lambda freezes a process; it goes on at [`Step::Thaw`].
+    Frozen,
+}
+
 /// What happens next.
 #[derive(Debug, Clone)]
 enum Step {
     /// Time passes, in seconds.
     Wait(i64),
-    /// One check, or two at once.
-    Check {
-        /// Which process: 0 and 1 remember what they did, 2 was started just now.
-        processes: (u8, Option<u8>),
+    /// One call, or two at once.
+    Calls {
+        calls: Vec<Call>,
         /// Whose turn it is, await by await; then they take turns.
         turns: Vec<bool>,
-        /// After how many of its awaits each is killed.
-        killed: (Option<u8>, Option<u8>),
-        /// What becomes of the calls to the store.
+        /// What becomes of the calls to the store and the bus.
         fates: Vec<Fate>,
         /// Which questions the cluster does not answer.
         hiccups: Vec<bool>,
-        /// By an execution that uses the same id, which is never served.
-        foreign: bool,
     },
-    /// News comes that the execution has failed, which is true once it has a verdict.
-    Closed,
+    /// Whoever was frozen goes on, long overtaken.
+    Thaw,
+    /// The state machine gives up, and marks the item itself (infra/deployment-monitor.asl.json).
+    Mark,
+}
+
+fn call() -> impl Strategy<Value = Call> {
+    let by = prop_oneof![12 => Just(By::Own), 1 => Just(By::Foreign), 1 => Just(By::ForeignRequest)];
+    let stop = sample::select(vec![Stop::Killed, Stop::Frozen]);
+    (0_u8..3, by, prop::bool::weighted(0.95), option::weighted(0.35, (0_u8..16, stop)))
+        .prop_map(|(process, by, check, stops)| Call { process, by, check, stops })
 }
 
 fn step() -> impl Strategy<Value = Step> {
     let fate = sample::select(vec![Fate::Fine, Fate::Fine, Fate::Fine, Fate::Lost, Fate::Unheard]);
-    let check = (
-        (0_u8..3, option::of(0_u8..3)),
+    let calls = (
+        collection::vec(call(), 1..3),
         collection::vec(any::<bool>(), 0..24),
-        (option::weighted(0.3, 0_u8..16), option::weighted(0.3, 0_u8..16)),
         collection::vec(fate, 0..8),
         collection::vec(prop::bool::weighted(0.2), 0..3),
-        prop::bool::weighted(0.1),
     )
-        .prop_map(|(processes, turns, killed, fates, hiccups, foreign)| Step::Check {
-            processes,
-            turns,
-            killed,
-            fates,
-            hiccups,
-            foreign,
-        });
-    prop_oneof![2 => (0_i64..9).prop_map(Step::Wait), 5 => check]
+        .prop_map(|(calls, turns, fates, hiccups)| Step::Calls { calls, turns, fates, hiccups });
+    prop_oneof![
+        80 => (0_i64..9).prop_map(Step::Wait),
+        5 => (50_i64..4_000).prop_map(Step::Wait),
+        200 => calls,
+        20 => Just(Step::Thaw),
+        1 => Just(Step::Mark),
+    ]
 }
 
 struct World {
     clock: Arc<ManualClock>,
     store: Arc<Fateful>,
+    events: Arc<FatefulEvents>,
     script: Arc<Script>,
     ports: CheckPorts,
-    processes: [Checker; 2],
+    processes: [Arc<Checker>; 2],
     request: Request,
+    /// Another request under the same id.
+    other_request: Request,
     execution: Execution,
     foreign: Execution,
+    frozen: Vec<Calling>,
 }
 
-type Checking<'a> = Pin<Box<dyn Future<Output = Result<Answer, CheckError>> + 'a>>;
+type Answering = Pin<Box<dyn Future<Output = Result<Option<Answer>, CheckError>>>>;
+
+/// A call under way.
+struct Calling {
+    call: Call,
+    left: Option<u8>,
+    answering: Answering,
+}
 
 impl World {
-    async fn new(pushed: bool) -> Self {
+    async fn new(pushed: bool, skews: [i64; 2]) -> Self {
         let clock = Arc::new(ManualClock(Mutex::new(0)));
         let store =
             Arc::new(Fateful { inner: MemoryDeployments::new(clock.clone()), fates: Mutex::default() });
+        let events = Arc::new(FatefulEvents { inner: MemoryEvents::default(), store: store.clone() });
         let script = Arc::new(Script { clock: clock.clone(), pushed, hiccups: Mutex::default() });
         let registry = Arc::new(MemoryRegistry::default());
         let new = ClusterRow::new("prod".to_owned(), "prod".to_owned(), "n".to_owned(), clock.now());
@@ -253,7 +328,7 @@ impl World {
             vault,
             eks: Arc::new(NoEks),
             clusters: script.clone(),
-            events: Arc::new(MemoryEvents::default()),
+            events: events.clone(),
             clock: clock.clone(),
         };
         let event = json!({
@@ -261,75 +336,136 @@ impl World {
             "targets": [{"cluster": "prod", "namespace": "shop", "release": "checkout"}],
             "execution": {"arn": "arn:aws:states:x:1:execution:m:d", "startedAt": START},
         });
+        let mut other = event.clone();
+        other["targets"][0]["release"] = json!("basket");
         let (request, execution) = request::parse(&event).unwrap();
+        let (other_request, _) = request::parse(&other).unwrap();
         let execution = execution.unwrap();
         let foreign = Execution { arn: "arn:aws:states:x:1:execution:m:other".to_owned(), ..execution };
-        let checker = || Checker::new(ports.clone(), Settings::default());
-        let processes = [checker(), checker()];
-        Self { clock, store, script, processes, ports, request, execution, foreign }
+        let processes = skews.map(|skew| {
+            let ports = CheckPorts { clock: Arc::new(Skewed(clock.clone(), skew)), ..ports.clone() };
+            Arc::new(Checker::new(ports, Settings::default()))
+        });
+        Self {
+            clock,
+            store,
+            events,
+            script,
+            ports,
+            processes,
+            request,
+            other_request,
+            execution,
+            foreign,
+            frozen: Vec::new(),
+        }
     }
 
     async fn stored(&self) -> Option<Deployment> {
         self.store.inner.get("d").await.unwrap()
     }
 
-    /// Runs one or two checks side by side, await by await; who is killed has no answer.
-    fn run<'a>(
-        mut checks: Vec<(Checking<'a>, Option<u8>)>,
+    fn begin(&self, call: Call) -> Calling {
+        let remembering = self.processes.get(usize::from(call.process)).cloned();
+        let checker =
+            remembering.unwrap_or_else(|| Arc::new(Checker::new(self.ports.clone(), Settings::default())));
+        let request = if call.by == By::ForeignRequest { &self.other_request } else { &self.request }.clone();
+        let execution = if call.by == By::Own { &self.execution } else { &self.foreign }.clone();
+        let answering: Answering = Box::pin(async move {
+            if call.check {
+                return checker.check(&request, Some(&execution)).await.map(Some);
+            }
+            let ended = Ended {
+                execution,
+                deployment_id: Some("d".to_owned()),
+                status: "ABORTED".to_owned(),
+                error: None,
+                cause: None,
+            };
+            checker.close(&ended).await
+        });
+        Calling { call, left: call.stops.map(|(left, _)| left), answering }
+    }
+
+    /// Runs one or two calls side by side, await by await; who is stopped has no answer.
+    fn run(
+        &mut self,
+        mut calling: Vec<Calling>,
         turns: &[bool],
-    ) -> Vec<Result<Answer, CheckError>> {
+    ) -> Vec<(Call, Result<Option<Answer>, CheckError>)> {
         let mut answers = Vec::new();
         let mut context = Context::from_waker(Waker::noop());
         let mut turns = turns.iter().copied();
         let mut turn = false;
-        while !checks.is_empty() {
+        while !calling.is_empty() {
             turn = turns.next().unwrap_or(!turn);
-            let index = usize::from(turn) % checks.len();
-            let (check, left) = &mut checks[index];
-            if *left == Some(0) {
-                drop(checks.remove(index));
+            let index = usize::from(turn) % calling.len();
+            let now = &mut calling[index];
+            if now.left == Some(0) {
+                let stopped = calling.remove(index);
+                if matches!(stopped.call.stops, Some((_, Stop::Frozen))) {
+                    self.frozen.push(Calling { left: None, ..stopped });
+                }
                 continue;
             }
-            *left = left.map(|left| left - 1);
-            if let Poll::Ready(answer) = check.as_mut().poll(&mut context) {
-                answers.push(answer);
-                drop(checks.remove(index));
+            now.left = now.left.map(|left| left - 1);
+            if let Poll::Ready(answer) = now.answering.as_mut().poll(&mut context) {
+                answers.push((now.call, answer));
+                drop(calling.remove(index));
             }
         }
         answers
     }
 
-    fn check(&self, step: &Step) -> Vec<(bool, Result<Answer, CheckError>)> {
-        let Step::Check { processes, turns, killed, fates, hiccups, foreign } = step else {
-            return Vec::new();
-        };
-        *self.store.fates.lock().unwrap() = fates.iter().copied().collect();
-        *self.script.hiccups.lock().unwrap() = hiccups.iter().copied().collect();
-        let fresh = Checker::new(self.ports.clone(), Settings::default());
-        let execution = if *foreign { &self.foreign } else { &self.execution };
-        let begin = |process: u8| -> Checking<'_> {
-            let checker = self.processes.get(usize::from(process)).unwrap_or(&fresh);
-            Box::pin(checker.check(&self.request, Some(execution)))
-        };
-        let mut checks = vec![(begin(processes.0), killed.0)];
-        checks.extend(processes.1.map(|process| (begin(process), killed.1)));
-        let answers = Self::run(checks, turns);
-        self.store.fates.lock().unwrap().clear();
-        self.script.hiccups.lock().unwrap().clear();
-        answers.into_iter().map(|answer| (*foreign, answer)).collect()
+    /// One step; what was answered meanwhile.
+    async fn take(&mut self, step: &Step) -> Vec<(Call, Result<Option<Answer>, CheckError>)> {
+        match step {
+            Step::Wait(secs) => {
+                self.clock.advance(*secs);
+                Vec::new()
+            }
+            Step::Calls { calls, turns, fates, hiccups } => {
+                *self.store.fates.lock().unwrap() = fates.iter().copied().collect();
+                *self.script.hiccups.lock().unwrap() = hiccups.iter().copied().collect();
+                let begun = calls.iter().map(|call| self.begin(*call)).collect();
+                let answers = self.run(begun, turns);
+                self.store.fates.lock().unwrap().clear();
+                self.script.hiccups.lock().unwrap().clear();
+                answers
+            }
+            Step::Thaw => {
+                let frozen = std::mem::take(&mut self.frozen);
+                self.run(frozen, &[])
+            }
+            Step::Mark => {
+                self.mark().await;
+                Vec::new()
+            }
+        }
+    }
+
+    /// In one write, on its condition: the item is pending and this execution's. The world
+    /// begins with a first check that wrote it, so it is never absent.
+    async fn mark(&self) {
+        let Some(item) = self.stored().await else { return };
+        if item.status == Status::Pending && item.execution_arn.as_deref() == Some(&self.execution.arn) {
+            let marked = Deployment {
+                rev: item.rev + 1,
+                status: Status::Failed,
+                reason: Reason::MonitorError,
+                finished_at: Some(self.clock.now()),
+                ..item
+            };
+            assert_eq!(self.store.inner.update(&marked).await.unwrap(), Stored::Yes);
+        }
     }
 }
 
-fn healthy() -> Step {
-    Step::Check {
-        processes: (0, None),
-        turns: Vec::new(),
-        killed: (None, None),
-        fates: Vec::new(),
-        hiccups: Vec::new(),
-        foreign: false,
-    }
+fn one(call: Call) -> Step {
+    Step::Calls { calls: vec![call], turns: Vec::new(), fates: Vec::new(), hiccups: Vec::new() }
 }
+
+const HEALTHY: Call = Call { process: 0, by: By::Own, check: true, stops: None };
 
 /// What must hold of the item from one step to the next.
 fn follows(before: Option<&Deployment>, after: Option<&Deployment>) {
@@ -337,6 +473,7 @@ fn follows(before: Option<&Deployment>, after: Option<&Deployment>) {
     let after = after.expect("an item does not go away");
     assert_eq!((after.deadline, after.started_at), (before.deadline, before.started_at));
     assert_eq!(after.execution_arn, before.execution_arn, "an item keeps its execution");
+    assert_eq!(after.digest, before.digest, "and its request");
     assert!(after.rev >= before.rev);
     if before.status.is_terminal() {
         assert_eq!(after, before, "a verdict is written once");
@@ -347,78 +484,79 @@ fn follows(before: Option<&Deployment>, after: Option<&Deployment>) {
     }
 }
 
+/// Whether the verdict is one that could be reached, and when it could be.
+fn right(item: &Deployment, pushed: bool, gave_up: bool) {
+    let finished = item.finished_at.unwrap();
+    match item.reason {
+        Reason::UpgradeSucceeded => {
+            assert!(pushed && item.status == Status::Succeeded);
+            assert!(finished >= at(CHANGED - SKEW), "{item:?}");
+            assert!(finished <= item.deadline + SignedDuration::from_secs(TOO_LATE), "{item:?}");
+        }
+        Reason::Timeout => assert!(finished >= item.deadline, "{item:?}"),
+        Reason::MonitorError => assert!(gave_up),
+        other => panic!("{other}: {}", item.message),
+    }
+}
+
 proptest! {
     #![proptest_config(ProptestConfig { cases: 3_000, ..ProptestConfig::default() })]
 
     #[test]
     fn whatever_happens_there_is_one_verdict_and_it_is_right(
         pushed in any::<bool>(),
+        skews in [-SKEW..=SKEW, -SKEW..=SKEW],
         steps in collection::vec(step(), 1..24),
-        closed in option::weighted(0.2, 0_usize..24),
     ) {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
         runtime.block_on(async {
-            let world = World::new(pushed).await;
+            let mut world = World::new(pushed, skews).await;
             // A first check that went well before the push was seen: later ones can't know the old release.
-            world.check(&healthy());
+            // It comes later than the execution began, by which the deadline counts.
+            world.take(&Step::Wait(2)).await;
+            world.take(&one(HEALTHY)).await;
             let mut before = world.stored().await;
-            let mut steps = steps;
-            if let Some(place) = closed {
-                steps.insert(place.min(steps.len()), Step::Closed);
-            }
-            let mut was_closed = false;
-            // Then the world is well again, and the state machine goes on.
-            let rest = (0..40).flat_map(|_| [Step::Wait(5), healthy()]);
+            let mut gave_up = false;
+            // Then the world is well again, and the state machine goes on; what is still frozen
+            // comes back when all is over, and the news of the end comes last.
+            let rest = (0..40).flat_map(|_| [Step::Wait(5), one(HEALTHY)]);
+            let news = Call { check: false, ..HEALTHY };
+            let rest = rest.chain([Step::Thaw, one(news)]);
             for step in steps.into_iter().chain(rest) {
-                let mut answers = Vec::new();
-                match &step {
-                    Step::Wait(secs) => world.clock.advance(*secs),
-                    Step::Check { .. } => answers = world.check(&step),
-                    Step::Closed => {
-                        was_closed = true;
-                        let ended = Ended {
-                            execution: world.execution.clone(),
-                            deployment_id: Some("d".to_owned()),
-                            status: "ABORTED".to_owned(),
-                            error: None,
-                            cause: None,
-                        };
-                        let closing = world.processes[0].close(&ended);
-                        let closing: Pin<Box<dyn Future<Output = _>>> = Box::pin(closing);
-                        let mut closing = closing;
-                        let mut context = Context::from_waker(Waker::noop());
-                        while closing.as_mut().poll(&mut context).is_pending() {}
-                    }
-                }
+                gave_up |= match &step {
+                    Step::Mark => true,
+                    Step::Calls { calls, .. } => calls.iter().any(|it| !it.check && it.by == By::Own),
+                    Step::Wait(_) | Step::Thaw => false,
+                };
+                let answers = world.take(&step).await;
                 let now = world.stored().await;
                 follows(before.as_ref(), now.as_ref());
-                for (foreign, answer) in answers {
+                assert_eq!(now.as_ref().map(|it| it.deadline), Some(at(TIMEOUT_SECS)));
+                for (call, answer) in answers {
                     match answer {
-                        Ok(_) if foreign => panic!("another execution was served"),
-                        Err(CheckError::InvalidRequest(_)) if foreign => {}
+                        Ok(None) => assert!(!call.check && call.by != By::Own),
+                        Ok(Some(_)) if call.by != By::Own => panic!("another execution was served"),
+                        Err(CheckError::InvalidRequest(_)) if call.by != By::Own => {}
                         // An end that is told is the stored one.
-                        Ok(answer) if answer.status.is_terminal() => {
+                        Ok(Some(answer)) if answer.status.is_terminal() => {
                             assert_eq!(Some(answer), now.as_ref().map(Answer::from));
                         }
-                        Ok(_) | Err(CheckError::Transient(..)) => {}
+                        Ok(Some(_)) => assert!(call.check, "who closes tells an end"),
+                        Err(CheckError::Transient(..)) => {}
                         Err(error) => panic!("{error:?}"),
                     }
                 }
                 if let Some(item) = now.as_ref().filter(|it| it.status.is_terminal()) {
-                    let finished = item.finished_at.unwrap();
-                    match item.reason {
-                        Reason::UpgradeSucceeded => {
-                            assert!(pushed && finished >= at(CHANGED) && item.status == Status::Succeeded);
-                        }
-                        Reason::Timeout => assert!(finished >= item.deadline, "{item:?}"),
-                        Reason::MonitorError => assert!(was_closed),
-                        other => panic!("{other}: {}", item.message),
-                    }
+                    right(item, pushed, gave_up);
+                }
+                for told in world.events.inner.published() {
+                    assert_eq!(Some(told), now.as_ref().map(Answer::from), "told as it is stored");
                 }
                 before = now;
             }
             let end = before.unwrap();
             assert!(end.status.is_terminal(), "pending for ever: {}", end.message);
+            assert!(!world.events.inner.published().is_empty(), "nothing lost");
         });
     }
 }
