@@ -540,6 +540,8 @@ proptest! {
                         // An end that is told is the stored one.
                         Ok(Some(answer)) if answer.status.is_terminal() => {
                             assert_eq!(Some(answer), now.as_ref().map(Answer::from));
+                            let told = !world.events.inner.published().is_empty();
+                            assert!(call.check || told, "a closing that went well has told it");
                         }
                         Ok(Some(_)) => assert!(call.check, "who closes tells an end"),
                         Err(CheckError::Transient(..)) => {}
