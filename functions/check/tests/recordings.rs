@@ -32,6 +32,7 @@ async fn checker(cluster: &SimulatedCluster) -> Checker {
         token: cluster.token().expose_secret().into(),
         ca_cert: Some(cluster.ca_pem().to_owned()),
         tls_server_name: None,
+        personal: None,
     };
     vault.put("recorded", &credentials.into()).await.unwrap();
     let ports = CheckPorts {

@@ -854,6 +854,7 @@ impl Eks for OneEks {
             token: TOKEN.into(),
             ca_cert: Some(ca()),
             tls_server_name: None,
+            personal: None,
         })
     }
 

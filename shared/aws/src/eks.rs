@@ -92,7 +92,7 @@ impl EksMinter {
         let (api_url, ca_cert) = self.described(cluster, &identity).await?;
         let token = self.token(cluster, &identity).await;
         let token = token.ok_or_else(|| refused(cluster, "got no token: it could not be signed"))?;
-        Ok(Credentials { api_url, token, ca_cert: Some(ca_cert), tls_server_name: None })
+        Ok(Credentials { api_url, token, ca_cert: Some(ca_cert), tls_server_name: None, personal: None })
     }
 
     async fn token(&self, cluster: &EksCluster, identity: &Identity) -> Option<SecretString> {
@@ -352,6 +352,7 @@ where
             }
             refused(cluster, &why(code(error).unwrap_or("no code")))
         }
+        StoreError::Told(why) => EksError::Refused(why),
     }
 }
 

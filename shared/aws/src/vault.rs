@@ -268,6 +268,7 @@ fn read(name: &str, cluster_id: &str, text: &str) -> Result<ClusterSecret, Store
             token: SecretString::from(token.as_str()),
             ca_cert: body.ca_cert,
             tls_server_name: body.tls_server_name,
+            personal: None,
         }),
         (None, None, Some(Identity::Eks(cluster))) => Auth::Eks(cluster),
         _ => return Err(broken(format!("{name} must hold either an address and a token or auth"))),

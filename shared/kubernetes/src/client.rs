@@ -209,7 +209,7 @@ fn make_fit(text: &mut String, credentials: &Credentials) {
 /// One question to one API server.
 struct Session<'a> {
     endpoint: Arc<Endpoint>,
-    bearer: HeaderValue,
+    bearer: Option<HeaderValue>,
     budget: &'a Budget,
     deadline: Instant,
     patience: Duration,
@@ -276,9 +276,12 @@ impl Session<'_> {
     async fn send(&self, request: &Request<Vec<u8>>) -> Result<reqwest::Response, AskError> {
         let mut tries = 0;
         loop {
-            let asked = self.endpoint.request(request)?.header(AUTHORIZATION, self.bearer.clone()).send();
+            let mut asked = self.endpoint.request(request)?;
+            if let Some(bearer) = &self.bearer {
+                asked = asked.header(AUTHORIZATION, bearer.clone());
+            }
             tries += 1;
-            match timeout_at(self.deadline, asked).await {
+            match timeout_at(self.deadline, asked.send()).await {
                 Ok(Ok(response)) => return Ok(response),
                 Ok(Err(error)) if tries == 1 && trouble::may_retry(&error) => {}
                 Ok(Err(error)) => return Err(trouble::told(&error.without_url(), &self.endpoint)),
@@ -308,18 +311,22 @@ impl Session<'_> {
     }
 }
 
-/// The header that lets us in; marked, so that nobody prints it.
-pub(crate) fn bearer(credentials: &Credentials) -> Result<HeaderValue, AskError> {
+/// The header that lets us in; marked, so that nobody prints it. `None` where a client
+/// certificate does instead.
+pub(crate) fn bearer(credentials: &Credentials) -> Result<Option<HeaderValue>, AskError> {
     let refused = |message: &str| AskError { kind: AskErrorKind::Unauthorized, message: message.to_owned() };
     // A line end at the end comes from a file or a decoded Secret.
     let token = credentials.token.expose_secret().trim();
     if token.is_empty() {
+        if credentials.personal.as_ref().is_some_and(|it| it.identity.is_some()) {
+            return Ok(None);
+        }
         return Err(refused("the registered token is empty"));
     }
     let mut bearer = HeaderValue::try_from(format!("Bearer {token}"))
         .map_err(|_| refused("the registered token holds characters that no HTTP header can carry"))?;
     bearer.set_sensitive(true);
-    Ok(bearer)
+    Ok(Some(bearer))
 }
 
 fn bad_name(error: BadName) -> AskError {

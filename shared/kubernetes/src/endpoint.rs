@@ -9,16 +9,18 @@ use std::{
 };
 
 use http::{HeaderValue, Request, header::HOST};
-use monitor::ports::Credentials;
+use monitor::ports::{Credentials, Identity, Personal};
 use reqwest::{
     dns::{Addrs, Name, Resolve, Resolving},
     redirect,
 };
 use rustls::{
     ClientConfig, ConfigBuilder, RootCertStore, WantsVerifier,
-    client::{WebPkiServerVerifier, danger::ServerCertVerifier},
+    client::{WantsClientCert, WebPkiServerVerifier, danger::ServerCertVerifier},
     crypto::{CryptoProvider, aws_lc_rs},
 };
+use rustls_pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject};
+use secrecy::ExposeSecret;
 use tokio::sync::{Semaphore, SemaphorePermit};
 use url::{Host, Url};
 use verdict::{AskError, AskErrorKind};
@@ -103,7 +105,7 @@ impl Endpoint {
             None => tls.public.clone(),
         };
         let config = match recorder {
-            None => tls.builder.clone().with_root_certificates(roots).with_no_client_auth(),
+            None => tls.builder.clone().with_root_certificates(roots),
             Some(recorder) => {
                 let usual =
                     WebPkiServerVerifier::builder_with_provider(Arc::new(roots), Arc::clone(&tls.provider))
@@ -111,8 +113,13 @@ impl Endpoint {
                         .map_err(|e| refused(format!("no certificate can be verified: {e}")))?;
                 let verifier: Arc<dyn ServerCertVerifier> = Recorder::around(recorder, usual);
                 let builder = tls.builder.clone().dangerous();
-                builder.with_custom_certificate_verifier(verifier).with_no_client_auth()
+                builder.with_custom_certificate_verifier(verifier)
             }
+        };
+        let personal = credentials.personal.as_deref().unwrap_or(&NOTHING_PERSONAL);
+        let config = match &personal.identity {
+            None => config.with_no_client_auth(),
+            Some(identity) => identified(config, identity).map_err(refused)?,
         };
 
         // The name asked for in the handshake (SNI) and held against the
@@ -120,6 +127,13 @@ impl Endpoint {
         // the host's place, the resolver answers for the real host, and the `Host`
         // header names it: no verifier of our own is needed.
         let (base, host, real) = match &credentials.tls_server_name {
+            Some(_) if personal.proxy.is_some() => {
+                return Err(trouble::unreachable(
+                    "a proxy would be asked for the server name instead of the host: tlsServerName and a proxy \
+                     can't go together"
+                        .to_owned(),
+                ));
+            }
             Some(name) => {
                 let name = registration::tls_server_name(name)
                     .map_err(|e| refused(format!("the registered tlsServerName: {e}")))?;
@@ -138,6 +152,7 @@ impl Endpoint {
             // control and a larger binary.
             .http1_only()
             .https_only(true)
+            // Never one from the environment.
             .no_proxy()
             .redirect(redirect::Policy::none())
             .referer(false)
@@ -149,6 +164,13 @@ impl Endpoint {
             .tcp_nodelay(true);
         #[cfg(target_os = "linux")]
         let client = client.tcp_user_timeout(UNACKNOWLEDGED);
+        let client = match &personal.proxy {
+            None => client,
+            // Its URL may hold a password, so the error is not quoted.
+            Some(proxy) => client.proxy(reqwest::Proxy::all(proxy).map_err(|_| {
+                trouble::unreachable("the proxy's address is no URL as http://host:port".to_owned())
+            })?),
+        };
         let client = client
             .build()
             .map_err(|e| trouble::unreachable(format!("no client for {server}: {}", e.without_url())))?;
@@ -186,6 +208,26 @@ impl Endpoint {
         }
         Ok(builder)
     }
+}
+
+/// What is personal in every registered cluster.
+static NOTHING_PERSONAL: Personal = Personal { identity: None, proxy: None };
+
+/// The configuration with a client certificate. The error names neither of its parts.
+fn identified(
+    config: ConfigBuilder<ClientConfig, WantsClientCert>,
+    identity: &Identity,
+) -> Result<ClientConfig, String> {
+    let chain: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(identity.certificate.as_bytes()).collect();
+    let chain = chain.map_err(|_| "the client certificate is no PEM".to_owned())?;
+    if chain.is_empty() {
+        return Err("the client certificate is no PEM".to_owned());
+    }
+    let key = PrivateKeyDer::from_pem_slice(identity.key.expose_secret().as_bytes())
+        .map_err(|_| "the key of the client certificate is no PEM, or is encrypted".to_owned())?;
+    config
+        .with_client_auth_cert(chain, key)
+        .map_err(|e| format!("the client certificate can't be used with its key: {e}"))
 }
 
 /// `host[:port]`, as a `Host` header has it.
@@ -295,6 +337,8 @@ struct Key {
     api_url: String,
     ca_cert: Option<String>,
     tls_server_name: Option<String>,
+    /// The client certificate, which belongs to one key, and the proxy.
+    personal: (Option<String>, Option<String>),
 }
 
 impl Endpoints {
@@ -308,6 +352,10 @@ impl Endpoints {
             api_url: credentials.api_url.clone(),
             ca_cert: credentials.ca_cert.clone(),
             tls_server_name: credentials.tls_server_name.clone(),
+            personal: credentials.personal.as_deref().map_or((None, None), |personal| {
+                let certificate = personal.identity.as_ref().map(|it| it.certificate.clone());
+                (certificate, personal.proxy.clone())
+            }),
         };
         if let Some(found) = self.recall(&key, None) {
             return Ok(found);
@@ -353,10 +401,18 @@ impl Endpoints {
 mod tests {
     use std::sync::atomic::{AtomicUsize, Ordering};
 
+    use rcgen::{CertificateParams, KeyPair};
+
     use super::*;
 
     fn credentials(api_url: &str) -> Credentials {
-        Credentials { api_url: api_url.to_owned(), token: "t".into(), ca_cert: None, tls_server_name: None }
+        Credentials {
+            api_url: api_url.to_owned(),
+            token: "t".into(),
+            ca_cert: None,
+            tls_server_name: None,
+            personal: None,
+        }
     }
 
     fn endpoints(policy: &str) -> Endpoints {
@@ -478,6 +534,43 @@ mod tests {
         }
         assert_eq!(endpoints.remembered.lock().unwrap().len(), REMEMBERED);
         assert!(!Arc::ptr_eq(&first, &endpoints.get(&credentials("https://example.com")).unwrap()));
+    }
+
+    #[test]
+    fn what_is_personal_names_an_endpoint_too_and_is_told_where_it_is_broken() {
+        let endpoints = endpoints("");
+        let usual = credentials("https://example.com");
+        let first = endpoints.get(&usual).unwrap();
+        let with = |personal| Credentials { personal: Some(Arc::new(personal)), ..usual.clone() };
+        let proxied = with(Personal { proxy: Some("http://proxy:3128".to_owned()), identity: None });
+        assert!(!Arc::ptr_eq(&first, &endpoints.get(&proxied).unwrap()));
+
+        let named = Credentials { tls_server_name: Some("name".to_owned()), ..proxied };
+        let error = endpoints.get(&named).unwrap_err();
+        assert!(error.message.contains("can't go together"), "{error:?}");
+        let key = KeyPair::generate().unwrap();
+        let certificate = CertificateParams::new(Vec::new()).unwrap().self_signed(&key).unwrap().pem();
+        let identified = |certificate: &str, key: &str| {
+            let identity = Identity { certificate: certificate.to_owned(), key: key.into() };
+            with(Personal { identity: Some(identity), proxy: None })
+        };
+        let good = endpoints.get(&identified(&certificate, &key.serialize_pem())).unwrap();
+        assert!(!Arc::ptr_eq(&first, &good));
+        let other = KeyPair::generate().unwrap().serialize_pem();
+        for (broken, key, why) in [
+            ("S3CR3T", key.serialize_pem(), "no PEM"),
+            (certificate.as_str(), "S3CR3T".to_owned(), "no PEM"),
+            (certificate.as_str(), other, "can't be used with its key"),
+        ] {
+            // Another certificate each time: an endpoint is remembered by it.
+            let error = self::endpoints("").get(&identified(broken, &key)).unwrap_err();
+            assert!(error.kind == AskErrorKind::Tls && error.message.contains(why), "{error:?}");
+            assert!(!error.message.contains("S3CR3T"), "{error:?}");
+        }
+        // Without a token the certificate does; without both nothing is asked.
+        let nobody = Credentials { token: "".into(), ..identified(&certificate, "k") };
+        assert!(crate::client::bearer(&nobody).unwrap().is_none());
+        assert!(crate::client::bearer(&Credentials { personal: None, ..nobody }).is_err());
     }
 
     #[test]

@@ -155,7 +155,7 @@ impl KubernetesClient {
 struct Session<'a> {
     endpoint: Endpoint,
     recorder: Arc<Recorder>,
-    bearer: HeaderValue,
+    bearer: Option<HeaderValue>,
     budget: &'a Budget,
     /// For one question.
     timeouts: std::time::Duration,
@@ -342,9 +342,12 @@ impl Session<'_> {
                 .endpoint
                 .request(request)
                 .map_err(|error| failure(ProbeReason::Unreachable, error.message, ADDRESS))?;
-            let asked = built.header(AUTHORIZATION, self.bearer.clone()).send();
+            let asked = match &self.bearer {
+                Some(bearer) => built.header(AUTHORIZATION, bearer.clone()),
+                None => built,
+            };
             tries += 1;
-            match timeout_at(deadline, asked).await {
+            match timeout_at(deadline, asked.send()).await {
                 Ok(Ok(response)) => return Ok(response),
                 // A review changes nothing, so it can be sent again as a read can.
                 Ok(Err(error)) if tries == 1 && trouble::may_retry(&error) => {}

@@ -63,6 +63,7 @@ fn credentials(cluster: &SimulatedCluster) -> Credentials {
         token: cluster.token(),
         ca_cert: Some(cluster.ca_pem().to_owned()),
         tls_server_name: None,
+        personal: None,
     }
 }
 
@@ -581,6 +582,7 @@ impl Raw {
             token: TOKEN.into(),
             ca_cert: Some(root.pem()),
             tls_server_name: None,
+            personal: None,
         };
         Self { credentials, asked, accepts, fingerprint, task }
     }

@@ -153,6 +153,7 @@ impl Server {
             token: TOKEN.into(),
             ca_cert: Some(self.ca.clone()),
             tls_server_name: None,
+            personal: None,
         }
     }
 

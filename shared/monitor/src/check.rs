@@ -57,7 +57,7 @@ impl From<StoreError> for CheckError {
     fn from(error: StoreError) -> Self {
         match error {
             StoreError::Transient(..) => Self::Transient("a store is out of reach", Some(error)),
-            StoreError::Broken { .. } => Self::Internal(error),
+            StoreError::Broken { .. } | StoreError::Told(_) => Self::Internal(error),
         }
     }
 }
@@ -381,6 +381,7 @@ impl Checker {
                     // The first refusal says more than the failing to read again.
                     if refused.is_none() {
                         let message = match error {
+                            EntryError::Vault(StoreError::Told(why)) => why,
                             EntryError::Vault(_) => "Secrets Manager gave no answer or a refusal".to_owned(),
                             EntryError::Eks(EksError::Refused(why)) => why,
                             EntryError::Eks(error @ EksError::Transient(_)) => error.to_string(),

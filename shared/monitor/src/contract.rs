@@ -167,6 +167,7 @@ pub fn credentials(token: &str) -> Credentials {
         token: SecretString::from(token),
         ca_cert: Some("-----BEGIN CERTIFICATE-----\nMIIB\n-----END CERTIFICATE-----\n".to_owned()),
         tls_server_name: Some("kubernetes.default".to_owned()),
+        personal: None,
     }
 }
 

@@ -65,7 +65,7 @@ impl From<StoreError> for DeployError {
     fn from(error: StoreError) -> Self {
         match error {
             StoreError::Transient(..) => Self::Unavailable(error),
-            StoreError::Broken { .. } => Self::Broken(error),
+            StoreError::Broken { .. } | StoreError::Told(_) => Self::Broken(error),
         }
     }
 }

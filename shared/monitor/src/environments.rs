@@ -50,7 +50,7 @@ impl From<StoreError> for EnvironmentError {
     fn from(error: StoreError) -> Self {
         match error {
             StoreError::Transient(..) => Self::Unavailable(error),
-            StoreError::Broken { .. } => Self::Broken(error),
+            StoreError::Broken { .. } | StoreError::Told(_) => Self::Broken(error),
         }
     }
 }

@@ -1,6 +1,6 @@
 //! What the use cases need from outside. One narrow trait for each use.
 
-use std::fmt;
+use std::{fmt, sync::Arc};
 
 use async_trait::async_trait;
 use jiff::Timestamp;
@@ -33,6 +33,10 @@ pub enum StoreError {
         #[source]
         source: Option<Box<dyn std::error::Error + Send + Sync>>,
     },
+    /// Refused for a reason that whoever waits for the answer can mend, as where the
+    /// plugin of a kubeconfig fails: one sentence for them. No store of a handler says it.
+    #[error("{0}")]
+    Told(String),
 }
 
 /// Whether a conditional write was done.
@@ -195,12 +199,47 @@ pub trait Environments: Send + Sync {
 pub struct Credentials {
     /// The API server's address: https, a path prefix kept, no trailing slash.
     pub api_url: String,
-    /// The service account's token.
+    /// The service account's token. Empty only where a client certificate stands for it.
     pub token: SecretString,
     /// Certificates in PEM that alone are trusted; `None`: the public roots.
     pub ca_cert: Option<String>,
     /// The name that the server's certificate must carry, where not the URL's host.
     pub tls_server_name: Option<String>,
+    /// What only a person's kubeconfig says. `None` for every registered cluster: no
+    /// registration and no secret has a field for it.
+    pub personal: Option<Arc<Personal>>,
+}
+
+/// What a person's own kubeconfig may say of a connection beyond a [`Credentials`] of
+/// a registered cluster.
+#[derive(Clone, Default)]
+pub struct Personal {
+    /// A client certificate, shown beside the token or instead of it.
+    pub identity: Option<Identity>,
+    /// The HTTP proxy through which the API server is reached (`CONNECT`). Then it is
+    /// the proxy that resolves the API server's name.
+    pub proxy: Option<String>,
+}
+
+/// A client certificate and its key.
+#[derive(Clone)]
+pub struct Identity {
+    /// The certificate, and those up to its CA, in PEM.
+    pub certificate: String,
+    /// The private key in PEM.
+    pub key: SecretString,
+}
+
+impl fmt::Debug for Personal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Personal").finish_non_exhaustive()
+    }
+}
+
+impl fmt::Debug for Identity {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Identity").finish_non_exhaustive()
+    }
 }
 
 impl fmt::Debug for Credentials {

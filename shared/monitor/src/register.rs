@@ -255,7 +255,7 @@ impl RegisterError {
     fn of_store(source: StoreError, retry_after_secs: u32) -> Self {
         match source {
             StoreError::Transient(..) => Self::Unavailable { retry_after_secs, source },
-            StoreError::Broken { .. } => Self::Broken(source),
+            StoreError::Broken { .. } | StoreError::Told(_) => Self::Broken(source),
         }
     }
 }

@@ -174,7 +174,13 @@ struct World {
 }
 
 fn credentials(url: &str, token: &str) -> Credentials {
-    Credentials { api_url: url.to_owned(), token: token.into(), ca_cert: None, tls_server_name: None }
+    Credentials {
+        api_url: url.to_owned(),
+        token: token.into(),
+        ca_cert: None,
+        tls_server_name: None,
+        personal: None,
+    }
 }
 
 fn row(id: &str, name: &str, clock: &ManualClock) -> ClusterRow {

@@ -318,8 +318,13 @@ impl World {
             ClusterRow { api_url: "https://one.example.com".to_owned(), state: RowState::Active, ..new };
         assert_eq!(registry.put(&row, Expected::Absent).await.unwrap(), Stored::Yes);
         let vault = Arc::new(MemoryVault::default());
-        let credentials =
-            Credentials { api_url: row.api_url, token: "t".into(), ca_cert: None, tls_server_name: None };
+        let credentials = Credentials {
+            api_url: row.api_url,
+            token: "t".into(),
+            ca_cert: None,
+            tls_server_name: None,
+            personal: None,
+        };
         vault.put("prod", &credentials.into()).await.unwrap();
         let ports = CheckPorts {
             deployments: store.clone(),

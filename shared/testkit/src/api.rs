@@ -22,6 +22,8 @@ pub(crate) struct Question<'a> {
     pub(crate) query: &'a str,
     pub(crate) accept: Option<&'a str>,
     pub(crate) authorization: Option<&'a str>,
+    /// Whether the connection showed a client certificate that the CA issued.
+    pub(crate) certified: bool,
     pub(crate) body: &'a [u8],
     pub(crate) now: Instant,
 }
@@ -92,7 +94,7 @@ pub(crate) struct World {
 
 impl World {
     pub(crate) fn answer(&self, question: &Question<'_>) -> Answer {
-        let user = match self.user(question.authorization) {
+        let user = match self.user(question.authorization, question.certified) {
             Ok(user) => user,
             Err(refusal) => return refusal,
         };
@@ -137,7 +139,11 @@ impl World {
         }
     }
 
-    fn user(&self, authorization: Option<&str>) -> Result<User, Answer> {
+    fn user(&self, authorization: Option<&str>, certified: bool) -> Result<User, Answer> {
+        // As the real one does: the certificate is looked at first.
+        if certified {
+            return Ok(self.service_account.clone());
+        }
         let token =
             authorization.and_then(|it| it.strip_prefix("Bearer ")).map(str::trim).unwrap_or_default();
         if token.is_empty() {

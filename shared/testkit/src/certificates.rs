@@ -8,9 +8,10 @@ use rcgen::{
     KeyPair, KeyUsagePurpose, date_time_ymd,
 };
 use rustls::{
-    ServerConfig,
+    RootCertStore, ServerConfig,
     crypto::aws_lc_rs,
-    pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer},
+    pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer},
+    server::{VerifierBuilderError, WebPkiClientVerifier},
 };
 use serde::{Deserialize, Serialize};
 
@@ -38,6 +39,9 @@ pub enum CertificateError {
     /// The TLS library does not take it.
     #[error("a certificate can't be served")]
     Served(#[from] rustls::Error),
+    /// No client's certificate could be verified by it.
+    #[error("a CA can't be trusted")]
+    Trusted(#[from] VerifierBuilderError),
 }
 
 /// All kinds, ready to serve.
@@ -45,6 +49,8 @@ pub enum CertificateError {
 pub(crate) struct Certificates {
     pub(crate) ca_pem: String,
     pub(crate) other_ca_pem: String,
+    /// Of the account: certificate and key.
+    pub(crate) client_pem: (String, String),
     good: Arc<ServerConfig>,
     expired: Arc<ServerConfig>,
     wrong_name: Arc<ServerConfig>,
@@ -56,13 +62,17 @@ impl Certificates {
         let mut names = vec!["127.0.0.1".to_owned(), "localhost".to_owned(), "kubernetes".to_owned()];
         names.extend_from_slice(more_names);
         let elsewhere = ["elsewhere.invalid".to_owned()];
-        let (ca_pem, ca) = authority("kubernetes")?;
-        let (other_ca_pem, other) = authority("another-cluster")?;
+        let (ca_der, ca_pem, ca) = authority("kubernetes")?;
+        let (_, other_ca_pem, other) = authority("another-cluster")?;
+        let mut clients = RootCertStore::empty();
+        clients.add(ca_der)?;
+        let clients = Arc::new(clients);
         Ok(Self {
-            good: served(&ca, &names, days(365))?,
-            expired: served(&ca, &names, days(-1))?,
-            wrong_name: served(&ca, &elsewhere, days(365))?,
-            other_issuer: served(&other, &names, days(365))?,
+            good: served(&ca, &clients, &names, days(365))?,
+            expired: served(&ca, &clients, &names, days(-1))?,
+            wrong_name: served(&ca, &clients, &elsewhere, days(365))?,
+            other_issuer: served(&other, &clients, &names, days(365))?,
+            client_pem: client(&ca)?,
             ca_pem,
             other_ca_pem,
         })
@@ -78,7 +88,9 @@ impl Certificates {
     }
 }
 
-fn authority(common_name: &str) -> Result<(String, Issuer<'static, KeyPair>), CertificateError> {
+type Authority = (CertificateDer<'static>, String, Issuer<'static, KeyPair>);
+
+fn authority(common_name: &str) -> Result<Authority, CertificateError> {
     let key = KeyPair::generate()?;
     let mut params = CertificateParams::new(Vec::new())?;
     params.distinguished_name = named(common_name);
@@ -86,11 +98,23 @@ fn authority(common_name: &str) -> Result<(String, Issuer<'static, KeyPair>), Ce
     params.key_usages = vec![KeyUsagePurpose::DigitalSignature, KeyUsagePurpose::KeyCertSign];
     valid(&mut params, days(-400), days(3650));
     let certificate = params.self_signed(&key)?;
-    Ok((certificate.pem(), Issuer::new(params, key)))
+    Ok((certificate.der().clone(), certificate.pem(), Issuer::new(params, key)))
+}
+
+/// A client's certificate and its key, as kubeconfigs of administrators have them.
+fn client(ca: &Issuer<'static, KeyPair>) -> Result<(String, String), CertificateError> {
+    let key = KeyPair::generate()?;
+    let mut params = CertificateParams::new(Vec::new())?;
+    params.distinguished_name = named("kubernetes-admin");
+    params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
+    params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
+    valid(&mut params, days(-30), days(365));
+    Ok((params.signed_by(&key, ca)?.pem(), key.serialize_pem()))
 }
 
 fn served(
     ca: &Issuer<'static, KeyPair>,
+    clients: &Arc<RootCertStore>,
     names: &[String],
     until: Date,
 ) -> Result<Arc<ServerConfig>, CertificateError> {
@@ -103,9 +127,14 @@ fn served(
     valid(&mut params, days(-30), until);
     let certificate = params.signed_by(&key, ca)?;
     let key = PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(key.serialize_der()));
-    let mut config = ServerConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))
+    let provider = Arc::new(aws_lc_rs::default_provider());
+    // As the real one does: it asks for a certificate, and does without.
+    let verifier = WebPkiClientVerifier::builder_with_provider(Arc::clone(clients), Arc::clone(&provider))
+        .allow_unauthenticated()
+        .build()?;
+    let mut config = ServerConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()?
-        .with_no_client_auth()
+        .with_client_cert_verifier(verifier)
         .with_single_cert(vec![certificate.der().clone()], key)?;
     config.alpn_protocols = vec![b"http/1.1".to_vec()];
     Ok(Arc::new(config))

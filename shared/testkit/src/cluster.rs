@@ -218,6 +218,13 @@ impl SimulatedCluster {
         &self.certificates.other_ca_pem
     }
 
+    /// A client certificate of the account that the token is for, and its key, in PEM.
+    #[must_use]
+    pub fn client_pem(&self) -> (&str, &str) {
+        let (certificate, key) = &self.certificates.client_pem;
+        (certificate, key)
+    }
+
     /// A token that is accepted now; an empty one, if none is.
     #[must_use]
     pub fn token(&self) -> SecretString {

@@ -224,6 +224,7 @@ async fn connection(mut tcp: TcpStream, id: u64, shared: Arc<Shared>) {
         _ = close.changed() => return,
     };
     shared.handshakes.fetch_add(1, Relaxed);
+    let certified = tls.get_ref().1.peer_certificates().is_some();
 
     let reset = Arc::new(AtomicBool::new(false));
     let io = Wire { tls, reset: Arc::clone(&reset), shared: Arc::clone(&shared) };
@@ -231,7 +232,7 @@ async fn connection(mut tcp: TcpStream, id: u64, shared: Arc<Shared>) {
         let shared = Arc::clone(&shared);
         let reset = Arc::clone(&reset);
         async move {
-            let answered = respond(&shared, id, request).await;
+            let answered = respond(&shared, id, certified, request).await;
             if answered.is_err() {
                 reset.store(true, Relaxed);
             }
@@ -257,6 +258,7 @@ async fn connection(mut tcp: TcpStream, id: u64, shared: Arc<Shared>) {
 async fn respond(
     shared: &Shared,
     connection: u64,
+    certified: bool,
     request: Request<Incoming>,
 ) -> Result<Response<Body>, Abort> {
     let (head, body) = request.into_parts();
@@ -271,6 +273,7 @@ async fn respond(
         query: head.uri.query().unwrap_or_default(),
         accept: text(header::ACCEPT),
         authorization: text(header::AUTHORIZATION),
+        certified,
         body: &body,
         now: Instant::now(),
     });

@@ -303,7 +303,7 @@ impl NewGiven {
                 .and_then(|name| refusals.note(TLS_SERVER_NAME, rules.tls_server_name(&name).map(|()| name)));
             api_url.zip(token).map(|(api_url, token)| {
                 let (ca_cert, shown) = Shown::of(ca);
-                (Auth::Token(Credentials { api_url, token, ca_cert, tls_server_name }), shown)
+                (Auth::Token(Credentials { api_url, token, ca_cert, tls_server_name, personal: None }), shown)
             })
         };
         let namespaces =
@@ -495,7 +495,11 @@ impl Given {
             }
         };
         let tls_server_name = self.tls_server_name.unwrap_or(tls_server_name);
-        (Some(Auth::Token(Credentials { api_url, token, ca_cert, tls_server_name })), shown, moved)
+        (
+            Some(Auth::Token(Credentials { api_url, token, ca_cert, tls_server_name, personal: None })),
+            shown,
+            moved,
+        )
     }
 
     /// Whether something came that only a cluster with a stored token has.

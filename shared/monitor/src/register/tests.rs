@@ -156,6 +156,7 @@ impl Eks for EksScript {
                 token: "k8s-aws-v1.sEcReT".into(),
                 ca_cert: Some(EKS_CA.to_owned()),
                 tls_server_name: None,
+                personal: None,
             }),
             Says::Refused => Err(EksError::Refused(format!("no cluster {}", cluster.cluster_name))),
             Says::Nothing => Err(EksError::Transient("no answer".into())),

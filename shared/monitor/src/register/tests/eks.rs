@@ -284,7 +284,13 @@ async fn a_ca_of_eks_that_can_not_be_read_is_warned_of() {
     impl Eks for Odd {
         async fn credentials(&self, _: &EksCluster) -> Result<Credentials, EksError> {
             let ca_cert = Some("odd".to_owned());
-            Ok(Credentials { api_url: EKS_URL.to_owned(), token: "t".into(), ca_cert, tls_server_name: None })
+            Ok(Credentials {
+                api_url: EKS_URL.to_owned(),
+                token: "t".into(),
+                ca_cert,
+                tls_server_name: None,
+                personal: None,
+            })
         }
         fn role_allowed(&self, _: &str) -> Result<(), String> {
             Ok(())
