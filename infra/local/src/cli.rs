@@ -1,15 +1,35 @@
 //! The arguments.
 
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, CommandFactory as _, Parser, Subcommand, error::ErrorKind};
+use clap_complete::Shell;
 use kubernetes::{AddressPolicy, BadCidr};
+
+mod parsers;
+mod watch;
+
+pub(crate) use parsers::Target;
+#[cfg(test)]
+pub(crate) use watch::exit_codes;
+pub(crate) use watch::{ClusterArguments, FailOn, HelmType, Output, Watch};
+
+/// What can't be used, arguments included: nobody was asked, nothing was judged. clap's
+/// own code for a usage error, 2, would say that a deployment timed out.
+pub(crate) const NOT_LOOKED: u8 = 3;
 
 /// Says whether a deployment by Flux or Helm has succeeded. Without a command: the demo.
 #[derive(Debug, Parser)]
-#[command(version, propagate_version = true)]
+#[command(name = "dag-monitor", version, propagate_version = true, after_help = EXAMPLES)]
 pub(crate) struct Cli {
     #[command(subcommand)]
     pub(crate) command: Option<Command>,
 }
+
+const EXAMPLES: &str = "\
+Examples:
+  dag-monitor                                        See eight deployments being judged
+  dag-monitor watch -n shop checkout -- git push     Push, and say what became of it
+  dag-monitor watch --help                           More of these
+  source <(dag-monitor completions bash)             Complete commands and options";
 
 #[derive(Debug, Default, PartialEq, Eq, Subcommand)]
 pub(crate) enum Command {
@@ -20,6 +40,8 @@ pub(crate) enum Command {
     /// expected one, with 1 where one is not, and with 130 after Ctrl-C.
     #[default]
     Demo,
+    /// Watch releases on any cluster of your kubeconfig until each has its verdict.
+    Watch(Box<Watch>),
     /// Serve the API for programs on this machine, until Ctrl-C.
     ///
     /// Clusters, environments and deployments, as on AWS, but without credentials:
@@ -29,7 +51,30 @@ pub(crate) enum Command {
     /// Everything is kept in memory, tokens too, and forgotten at the end. It ends
     /// with 0 after Ctrl-C (or SIGTERM), and with 1 where it can't serve.
     Serve(Serve),
+    /// Print what a shell needs to complete commands and options.
+    #[command(after_help = COMPLETIONS)]
+    Completions {
+        /// The shell.
+        shell: Shell,
+    },
+    /// Print a manual page: the program's, or a command's.
+    #[command(after_help = PAGES)]
+    Man {
+        /// The command, as watch.
+        command: Option<String>,
+    },
 }
+
+const COMPLETIONS: &str = "\
+Examples:
+  source <(dag-monitor completions bash)
+  dag-monitor completions zsh > \"${fpath[1]}/_dag-monitor\"
+  dag-monitor completions fish > ~/.config/fish/completions/dag-monitor.fish";
+
+const PAGES: &str = "\
+Examples:
+  dag-monitor man watch | man -l -
+  dag-monitor man > /usr/local/share/man/man1/dag-monitor.1";
 
 #[derive(Debug, PartialEq, Eq, Args)]
 pub(crate) struct Serve {
@@ -51,6 +96,53 @@ pub(crate) struct Serve {
     pub(crate) simulated_cluster: bool,
 }
 
+impl Cli {
+    /// Reads the arguments; or prints why they can't be used, or what was asked for,
+    /// and gives the code to end with.
+    pub(crate) fn read() -> Result<Self, u8> {
+        Self::try_parse().map_err(|error| {
+            // Nobody may be left to read it.
+            let _ = error.print();
+            match error.kind() {
+                ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => 0,
+                _ => NOT_LOOKED,
+            }
+        })
+    }
+
+    /// What completes the program's arguments in this shell.
+    pub(crate) fn completions(shell: Shell) -> Vec<u8> {
+        let mut command = Self::command();
+        let mut script = Vec::new();
+        clap_complete::generate(shell, &mut command, "dag-monitor", &mut script);
+        script
+    }
+
+    /// The manual page of the program or of one of its commands, as roff.
+    ///
+    /// # Errors
+    /// A sentence where there is no such command.
+    pub(crate) fn page(name: Option<&str>) -> Result<Vec<u8>, String> {
+        let mut program = Self::command();
+        // Gives each command its full name.
+        program.build();
+        let command = match name {
+            None => program,
+            Some(name) => match program.find_subcommand(name) {
+                Some(found) => found.clone(),
+                None => {
+                    let known: Vec<&str> = program.get_subcommands().map(clap::Command::get_name).collect();
+                    return Err(format!("there is no command {name}; there are {}", known.join(", ")));
+                }
+            },
+        };
+        let mut page = Vec::new();
+        // invariant: writing into memory does not fail.
+        let _ = clap_mangen::Man::new(command).render(&mut page);
+        Ok(page)
+    }
+}
+
 /// One entry. Nothing at all would stand for no list, and open what is narrowed.
 fn cidr(text: &str) -> Result<String, String> {
     if text.trim().is_empty() || text.contains(',') {
@@ -62,8 +154,6 @@ fn cidr(text: &str) -> Result<String, String> {
 
 #[cfg(test)]
 mod tests {
-    use clap::CommandFactory as _;
-
     use super::*;
 
     fn command(arguments: &[&str]) -> Command {
@@ -101,5 +191,34 @@ mod tests {
             let refused = Cli::try_parse_from(["dag-monitor", unknown]).unwrap_err().to_string();
             assert!(refused.contains(unknown) && refused.contains("--help"), "{refused}");
         }
+    }
+
+    #[test]
+    fn every_shell_is_told_of_every_option() {
+        let options: Vec<String> = Cli::command()
+            .find_subcommand("watch")
+            .unwrap()
+            .get_arguments()
+            .filter_map(|it| it.get_long().map(str::to_owned))
+            .collect();
+        assert!(options.len() > 15, "{options:?}");
+        for shell in [Shell::Bash, Shell::Zsh, Shell::Fish, Shell::PowerShell, Shell::Elvish] {
+            let script = String::from_utf8(Cli::completions(shell)).unwrap();
+            for option in &options {
+                assert!(script.contains(option.as_str()), "{shell}: {option}");
+            }
+        }
+    }
+
+    #[test]
+    fn every_command_has_a_page() {
+        let main = String::from_utf8(Cli::page(None).unwrap()).unwrap();
+        assert!(main.contains("dag\\-monitor") && main.contains("watch"), "{main}");
+        for command in Cli::command().get_subcommands() {
+            let page = String::from_utf8(Cli::page(Some(command.get_name())).unwrap()).unwrap();
+            assert!(page.contains(&format!("dag\\-monitor {}", command.get_name())), "{page}");
+        }
+        let told = Cli::page(Some("wacth")).unwrap_err();
+        assert!(told.contains("wacth") && told.contains("watch"), "{told}");
     }
 }

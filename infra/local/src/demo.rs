@@ -262,7 +262,7 @@ async fn watch(
     progress: &mut mpsc::UnboundedReceiver<(String, Progress)>,
     until: Instant,
 ) -> Result<(), DemoError> {
-    let mut display = Display::new(rows);
+    let mut display = Display::new(rows, "deployment");
     let mut frames = interval(FRAME);
     while rows.iter().any(|row| row.status() == Status::Pending) {
         tokio::select! {

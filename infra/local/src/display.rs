@@ -45,8 +45,9 @@ pub(crate) enum Display {
 }
 
 impl Display {
-    pub(crate) fn new(rows: &[Row]) -> Self {
-        if io::stdout().is_terminal() { Self::Live(Live::new(rows)) } else { Self::Plain }
+    /// `what` the rows are, for their heading.
+    pub(crate) fn new(rows: &[Row], what: &'static str) -> Self {
+        if io::stdout().is_terminal() { Self::Live(Live::new(rows, what)) } else { Self::Plain }
     }
 
     /// A row says something else than before.
@@ -54,11 +55,7 @@ impl Display {
         match self {
             // The next frame shows it.
             Self::Live(_) => Ok(()),
-            Self::Plain => {
-                let elapsed = row.elapsed_secs(Timestamp::now());
-                let (name, helm_type, status) = (&row.name, helm_type(row.helm_type), row.status());
-                writeln!(io::stdout(), "{elapsed:>3} s  {name}  {helm_type}  {status}  {}", row.said())
-            }
+            Self::Plain => writeln!(io::stdout(), "{}", line_of(row, Timestamp::now())),
         }
     }
 
@@ -86,24 +83,25 @@ pub(crate) struct Live {
     head: ProgressBar,
     lines: Vec<ProgressBar>,
     frame: usize,
+    what: &'static str,
 }
 
 impl Live {
-    fn new(rows: &[Row]) -> Self {
+    fn new(rows: &[Row], what: &'static str) -> Self {
         let all = MultiProgress::with_draw_target(ProgressDrawTarget::stdout());
         let add = || {
             let message_only = ProgressStyle::with_template("{msg}");
             let message_only = message_only.unwrap_or_else(|_| ProgressStyle::default_spinner());
             all.add(ProgressBar::no_length().with_style(message_only))
         };
-        Self { head: add(), lines: rows.iter().map(|_| add()).collect(), all, frame: 0 }
+        Self { head: add(), lines: rows.iter().map(|_| add()).collect(), all, frame: 0, what }
     }
 
     fn draw(&mut self, rows: &[Row]) {
         // The last column stays free: some terminals break the line after it.
         let columns = columns().saturating_sub(1);
-        let names = rows.iter().map(|row| row.name.len()).max().unwrap_or_default();
-        let head = format!("  {:names$}  helm   time  left  status", "deployment");
+        let names = rows.iter().map(|row| row.name.len()).max().unwrap_or_default().max(self.what.len());
+        let head = format!("  {:names$}  helm   time  left  status", self.what);
         self.head.set_message(style(fit(&head, columns)).dim().to_string());
         let now = Timestamp::now();
         let spinner = SPINNER[self.frame % SPINNER.len()];
@@ -115,11 +113,18 @@ impl Live {
 }
 
 impl Drop for Live {
-    /// Where the demo is interrupted, what was drawn last stays: the terminal has
+    /// Where it is interrupted, what was drawn last stays: the terminal has
     /// written its `^C` below it, and a last frame would be drawn a line too low.
     fn drop(&mut self) {
         self.all.set_draw_target(ProgressDrawTarget::hidden());
     }
+}
+
+/// A row that changed, as a line that stays.
+pub(crate) fn line_of(row: &Row, now: Timestamp) -> String {
+    let elapsed = row.elapsed_secs(now);
+    let (name, helm_type, status) = (&row.name, helm_type(row.helm_type), row.status());
+    format!("{elapsed:>3} s  {name}  {helm_type}  {status}  {}", row.said())
 }
 
 /// One row in at most so many columns.

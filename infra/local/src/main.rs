@@ -1,26 +1,37 @@
 #![doc = include_str!("../README.md")]
 
-use std::process::ExitCode;
+use std::{
+    io::{self, Write as _},
+    process::ExitCode,
+};
 
-use clap::Parser as _;
 use tokio::runtime::Runtime;
 
+mod access;
 mod cli;
 mod demo;
 mod display;
 mod driver;
+mod environment;
 mod executions;
 mod guard;
+mod kubeconfig;
 mod local;
+mod plugin;
 mod row;
 mod serve;
 mod server;
 mod stage;
 mod table;
 mod text;
+mod watch;
 
 fn main() -> ExitCode {
-    let command = cli::Cli::parse().command.unwrap_or_default();
+    let command = match cli::Cli::read() {
+        Ok(cli) => cli.command.unwrap_or_default(),
+        Err(code) => return ExitCode::from(code),
+    };
+    let environment = environment::Environment::read();
     let runtime = match Runtime::new() {
         Ok(runtime) => runtime,
         Err(error) => {
@@ -31,10 +42,24 @@ fn main() -> ExitCode {
     let ended = runtime.block_on(async {
         match command {
             cli::Command::Demo => demo::run().await,
+            cli::Command::Watch(arguments) => watch::run(&arguments, &environment).await,
             cli::Command::Serve(arguments) => serve::run(&arguments).await,
+            cli::Command::Completions { shell } => print(Ok(cli::Cli::completions(shell))),
+            cli::Command::Man { command } => print(cli::Cli::page(command.as_deref())),
         }
     });
     // A thread may still wait for a resolver; nothing else is left to wait for.
     runtime.shutdown_background();
     ended
+}
+
+fn print(text: Result<Vec<u8>, String>) -> ExitCode {
+    let printed = text.and_then(|text| io::stdout().write_all(&text).map_err(|error| error.to_string()));
+    match printed {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(why) => {
+            eprintln!("dag-monitor: {why}");
+            ExitCode::from(cli::NOT_LOOKED)
+        }
+    }
 }

@@ -2,7 +2,7 @@
 
 use jiff::Timestamp;
 use monitor::answer::Answer;
-use verdict::{HelmType, Status};
+use verdict::{HelmType, Reason, Status};
 
 use crate::driver::{Progress, Refused};
 
@@ -63,6 +63,11 @@ impl Row {
         }
     }
 
+    /// The answer's reason, where nothing came in between.
+    pub(crate) fn verdict_reason(&self) -> Option<Reason> {
+        self.answer.as_ref().filter(|_| self.trouble.is_none()).map(|answer| answer.reason)
+    }
+
     pub(crate) fn message(&self) -> &str {
         match (&self.trouble, &self.answer) {
             (Some(trouble), _) => &trouble.message,
@@ -109,7 +114,7 @@ impl Row {
 pub(crate) mod tests {
     use jiff::SignedDuration;
     use monitor::answer::TargetAnswer;
-    use verdict::{Observed, Reason};
+    use verdict::Observed;
 
     use super::*;
     use crate::driver::tests::{answer, refused};

@@ -1,0 +1,489 @@
+//! Watching releases through a person's own kubeconfig: the handler's checks, before
+//! stores in memory.
+
+use std::{
+    collections::HashMap,
+    ffi::OsString,
+    io::{self, Write as _},
+    process::{self, ExitCode, Stdio},
+    sync::Arc,
+    time::Duration,
+};
+
+use jiff::{SignedDuration, Timestamp};
+use kubernetes::{AddressPolicy, BadCidr, KubernetesClient, Rules, SetupError};
+use monitor::{
+    answer::TargetAnswer,
+    check::{CheckPorts, Checker, Settings, chain},
+    cluster::{ClusterRow, RowState},
+    memory::{MemoryDeployments, MemoryEvents, MemoryRegistry, NoEks},
+    ports::{Clock as _, Deployments as _, Expected, Registry as _, StoreError, Stored, SystemClock},
+    request,
+    slug::slug,
+};
+use serde_json::{Map, Value, json};
+use tokio::{
+    process::Command,
+    signal::unix::{Signal, SignalKind, signal},
+    sync::mpsc,
+    time::{interval, sleep, timeout},
+};
+use verdict::{Reason, Status};
+
+mod github;
+mod outcome;
+mod report;
+
+use crate::{
+    access::{Access, Keyring},
+    cli::{FailOn, HelmType, Output, Watch},
+    display::FRAME,
+    driver::{Check, Refused, drive},
+    environment::Environment,
+    kubeconfig::{Clusters, Unusable},
+    row::Row,
+};
+use outcome::Outcome;
+use report::Report;
+
+/// A person's kubeconfig may name any address, this machine's too: kind and port
+/// forwards are there. Whoever runs this chose both the address and the token.
+const ANYWHERE: &str = "0.0.0.0/0,::/0";
+/// How often the first look is tried before a command, and what is waited between.
+const FIRST_LOOKS: u32 = 3;
+const BETWEEN_LOOKS: Duration = Duration::from_secs(5);
+/// How long a command that was told to end may take.
+const COMMANDS_END: Duration = Duration::from_secs(10);
+
+/// Why nothing could be looked at.
+#[derive(Debug, thiserror::Error)]
+enum WatchError {
+    #[error(transparent)]
+    Unusable(#[from] Unusable),
+    #[error("{0}")]
+    Credentials(String),
+    #[error("{0}")]
+    Request(String),
+    #[error("the allowed addresses can't be read")]
+    Policy(#[from] BadCidr),
+    #[error("the client of clusters can't be made")]
+    Client(#[from] SetupError),
+    #[error("what is in memory can't be used")]
+    Store(#[from] StoreError),
+    #[error("{}: {}", .0.name, .0.message)]
+    Refused(Refused),
+    #[error("the process can't be told to end")]
+    Signal(#[source] io::Error),
+    #[error("the output can't be written")]
+    Output(#[from] io::Error),
+}
+
+/// Watches until each release has its verdict.
+pub(crate) async fn run(arguments: &Watch, environment: &Environment) -> ExitCode {
+    let outcome = match watch(arguments, environment).await {
+        Ok(outcome) => outcome,
+        Err(error) => {
+            // Nobody may be left to read it.
+            let _ = writeln!(io::stderr(), "dag-monitor: {}", chain(&error));
+            Outcome::NotLooked
+        }
+    };
+    if outcome == Outcome::Interrupted {
+        let _ = writeln!(io::stderr(), "Interrupted: there is no verdict. The deployment itself goes on.");
+    }
+    ExitCode::from(outcome.code())
+}
+
+/// SIGINT and SIGTERM, heard from the beginning on.
+struct Signals {
+    interrupt: Signal,
+    terminate: Signal,
+}
+
+impl Signals {
+    fn new() -> io::Result<Self> {
+        Ok(Self { interrupt: signal(SignalKind::interrupt())?, terminate: signal(SignalKind::terminate())? })
+    }
+
+    async fn next(&mut self) {
+        tokio::select! {
+            _ = self.interrupt.recv() => {}
+            _ = self.terminate.recv() => {}
+        }
+    }
+
+    /// `None` where a signal came first.
+    async fn during<T>(&mut self, work: impl Future<Output = T>) -> Option<T> {
+        tokio::select! {
+            biased;
+            () = self.next() => None,
+            done = work => Some(done),
+        }
+    }
+}
+
+async fn watch(arguments: &Watch, environment: &Environment) -> Result<Outcome, WatchError> {
+    let mut signals = Signals::new().map_err(WatchError::Signal)?;
+    let plan = Plan::new(arguments, environment)?;
+    let rules = Rules::new(AddressPolicy::parse(ANYWHERE)?);
+    let entering = async {
+        let mut entered = Vec::new();
+        for access in plan.clusters.clone() {
+            // One after the other: each may ask the person.
+            let credentials = access.credentials(&rules, true).await.map_err(WatchError::Credentials)?;
+            entered.push((slug(&access.name), access, credentials));
+        }
+        Ok::<_, WatchError>(entered)
+    };
+    let Some(entered) = signals.during(entering).await.transpose()? else {
+        return Ok(Outcome::Interrupted);
+    };
+    let keyring = Keyring::new(rules, entered);
+    let watching = Watching::new(keyring, &plan).await?;
+
+    let mut report = Report::new(arguments.output, plan.rows(), environment.step_summary.clone());
+    report.say(&plan.sentence(arguments.timeout))?;
+    let mut event = plan.event.clone();
+    if let [program, words @ ..] = arguments.command.as_slice() {
+        match signals.during(watching.first_look(&plan, &report)).await.transpose()? {
+            None => return Ok(Outcome::Interrupted),
+            Some(Some(outcome)) => return Ok(outcome),
+            Some(None) => {}
+        }
+        let pushed_at = SystemClock.now();
+        if let Some(outcome) = push(program, words, arguments.output, &report, &mut signals).await? {
+            return Ok(outcome);
+        }
+        let begun = SystemClock.now();
+        watching.begin_anew(begun, arguments.timeout).await?;
+        event["pushedAt"] = json!(pushed_at);
+        event["execution"]["startedAt"] = json!(begun);
+    }
+    match signals.during(watching.follow(&event, &mut report, arguments.timeout)).await.transpose()? {
+        None => {
+            report.interrupted();
+            Ok(Outcome::Interrupted)
+        }
+        Some(outcome) => {
+            report.end(outcome)?;
+            Ok(outcome)
+        }
+    }
+}
+
+/// What is to be watched, as far as nobody has to be asked for it.
+struct Plan {
+    clusters: Vec<Access>,
+    /// The handler's event.
+    event: Value,
+    /// The targets' names for a person.
+    names: Vec<String>,
+    helm_type: verdict::HelmType,
+}
+
+impl Plan {
+    fn new(arguments: &Watch, environment: &Environment) -> Result<Self, WatchError> {
+        let found = Clusters::find(&arguments.cluster, environment)?;
+        let of_release = arguments.release.iter().map(|release| crate::cli::Target {
+            cluster: None,
+            namespace: arguments.namespace.clone(),
+            release: release.clone(),
+        });
+        let mut clusters: Vec<Access> = Vec::new();
+        let mut targets = Vec::new();
+        for target in of_release.chain(arguments.targets.iter().cloned()) {
+            let access = found.cluster(target.cluster.as_deref())?;
+            let namespace =
+                target.namespace.or(access.namespace.clone()).unwrap_or_else(|| "default".to_owned());
+            targets.push((access.name.clone(), namespace, target.release));
+            if clusters.iter().all(|it| it.name != access.name) {
+                clusters.push(access);
+            }
+        }
+        names_fit(&clusters)?;
+        let event = event(arguments, &targets);
+        request::parse(&event).map_err(|refusals| WatchError::Request(in_options(&refusals)))?;
+        let names = targets.iter().map(|target| shown(target, &clusters)).collect();
+        let helm_type = match arguments.helm_type {
+            HelmType::Flux => verdict::HelmType::Flux,
+            HelmType::Plain => verdict::HelmType::Plain,
+        };
+        Ok(Self { clusters, event, names, helm_type })
+    }
+
+    fn rows(&self) -> Vec<Row> {
+        let now = Timestamp::now();
+        self.names.iter().map(|name| Row::new(name, self.helm_type, now, now)).collect()
+    }
+
+    fn sentence(&self, timeout_secs: u32) -> String {
+        let clusters: Vec<_> =
+            self.clusters.iter().map(|it| format!("{} ({})", it.name, without_user(&it.api_url))).collect();
+        format!(
+            "Watching {} on {}, for {timeout_secs} s at most.",
+            self.names.join(", "),
+            clusters.join(", ")
+        )
+    }
+}
+
+/// An address without what may be a password.
+fn without_user(url: &str) -> String {
+    match (url.find("://"), url.rfind('@')) {
+        (Some(scheme), Some(at)) if at > scheme => format!("{}{}", &url[..scheme + 3], &url[at + 1..]),
+        _ => url.to_owned(),
+    }
+}
+
+/// Clusters are known by what is left of their names without signs and case: it must be
+/// something, and not the same of two.
+fn names_fit(clusters: &[Access]) -> Result<(), WatchError> {
+    let mut known: HashMap<String, &str> = HashMap::new();
+    for cluster in clusters {
+        let name = cluster.name.as_str();
+        let rename = "rename it by `kubectl config rename-context`";
+        let slug = slug(name);
+        if slug.is_empty() || name.chars().count() > 100 || name.chars().any(char::is_control) {
+            let why = "1-100 characters, one of them a letter or digit, are awaited";
+            return Err(WatchError::Request(format!("context {name:?} can't be named: {why}; {rename}")));
+        }
+        if let Some(other) = known.insert(slug, name) {
+            return Err(WatchError::Request(format!(
+                "contexts {other:?} and {name:?} differ in signs only, and can't be watched together; {rename}"
+            )));
+        }
+    }
+    Ok(())
+}
+
+/// A target for a line that has little room.
+fn shown((cluster, namespace, release): &(String, String, String), clusters: &[Access]) -> String {
+    if clusters.len() == 1 {
+        return format!("{namespace}/{release}");
+    }
+    // All that tells EKS clusters apart is at the end of their ARNs.
+    fn short(name: &str) -> &str {
+        name.rsplit('/').next().filter(|it| !it.is_empty()).unwrap_or(name)
+    }
+    let alone = clusters.iter().filter(|it| short(&it.name) == short(cluster)).count() == 1;
+    format!("{}/{namespace}/{release}", if alone { short(cluster) } else { cluster })
+}
+
+fn event(arguments: &Watch, targets: &[(String, String, String)]) -> Value {
+    let started_at = SystemClock.now();
+    let id = format!("watch-{}-{}", started_at.as_second(), process::id());
+    let targets: Vec<Value> = targets
+        .iter()
+        .map(|(cluster, namespace, release)| json!({"cluster": cluster, "namespace": namespace, "release": release}))
+        .collect();
+    let mut expect = Map::new();
+    for (field, given) in [("chartVersion", &arguments.expect_chart), ("appVersion", &arguments.expect_app)] {
+        expect.extend(given.as_ref().map(|version| (field.to_owned(), json!(version))));
+    }
+    if !arguments.expect_values.is_empty() {
+        let values = arguments.expect_values.iter().map(|it| (it.pointer.clone(), it.value.clone()));
+        expect.insert("values".to_owned(), Value::Object(values.collect()));
+    }
+    json!({
+        "deploymentId": id,
+        "helmType": match arguments.helm_type { HelmType::Flux => "flux", HelmType::Plain => "plain" },
+        "targets": targets,
+        "timeoutSecs": arguments.timeout,
+        "expect": expect,
+        "pushedAt": arguments.pushed_at,
+        "failOn": match arguments.fail_on { FailOn::Final => "final", FailOn::First => "first" },
+        "failFast": arguments.fail_fast,
+        "allowUnchanged": arguments.allow_unchanged,
+        "execution": {"arn": format!("arn:dag-monitor:watch:{id}"), "startedAt": started_at},
+    })
+}
+
+/// The refusals of a request in the words of who gave options.
+fn in_options(refusals: &[request::Refusal]) -> String {
+    let option = |pointer: &str| match pointer.split('/').nth(1).unwrap_or_default() {
+        "targets" if pointer.ends_with("/namespace") => "-n, --target",
+        "targets" => "RELEASE, --target",
+        "timeoutSecs" => "--timeout",
+        "pushedAt" => "--pushed-at",
+        "expect" if pointer.starts_with("/expect/chartVersion") => "--expect-chart",
+        "expect" if pointer.starts_with("/expect/appVersion") => "--expect-app",
+        "expect" => "--expect-value",
+        _ => "the request",
+    };
+    let all: Vec<String> =
+        refusals.iter().map(|it| format!("{}: {}", option(&it.pointer), it.detail)).collect();
+    all.join("; ")
+}
+
+/// Runs the command that pushes. `None` where it succeeded.
+async fn push(
+    program: &OsString,
+    words: &[OsString],
+    output: Output,
+    report: &Report,
+    signals: &mut Signals,
+) -> Result<Option<Outcome>, WatchError> {
+    let shown: Vec<_> = [program].into_iter().chain(words).map(|it| it.to_string_lossy()).collect();
+    let shown = shown.join(" ");
+    report.say(&format!("Running {shown}"))?;
+    let failed = |how: String| {
+        // Nobody may be left to read it.
+        let _ = writeln!(io::stderr(), "dag-monitor: the command {shown} {how}; nothing was judged");
+        Ok(Some(Outcome::CommandFailed))
+    };
+    let mut command = Command::new(program);
+    command.args(words);
+    if output == Output::Json {
+        // Objects alone are on the standard output.
+        command.stdout(Stdio::from(io::stderr()));
+    }
+    let mut child = match command.spawn() {
+        Ok(child) => child,
+        Err(error) => return failed(format!("can't be started: {error}")),
+    };
+    let status = tokio::select! {
+        status = child.wait() => status?,
+        () = signals.next() => {
+            // A terminal has told the command as well; it may end as it should.
+            if timeout(COMMANDS_END, child.wait()).await.is_err() {
+                child.kill().await?;
+            }
+            return Ok(Some(Outcome::Interrupted));
+        }
+    };
+    if status.success() { Ok(None) } else { failed(format!("failed ({status})")) }
+}
+
+/// What the first look has shown of a target.
+fn there(target: &TargetAnswer) -> String {
+    match (&target.observed.chart_version, target.observed.revision, target.reason) {
+        (Some(chart), Some(revision), Reason::WaitingForChange) => {
+            format!(" has chart {chart}, revision {revision}")
+        }
+        (.., Reason::NotFound) => " is not there yet".to_owned(),
+        (.., reason) => format!(": {reason}: {}", target.message),
+    }
+}
+
+/// The checks, and the stores that they need.
+struct Watching {
+    checker: Checker,
+    deployments: Arc<MemoryDeployments>,
+    id: String,
+}
+
+impl Watching {
+    async fn new(keyring: Keyring, plan: &Plan) -> Result<Self, WatchError> {
+        let registry = Arc::new(MemoryRegistry::default());
+        for access in &plan.clusters {
+            let now = SystemClock.now();
+            let row = ClusterRow::new(slug(&access.name), access.name.clone(), "kubeconfig".to_owned(), now);
+            let row = ClusterRow { api_url: access.api_url.clone(), state: RowState::Active, ..row };
+            // invariant: the registry was empty, and the names are told apart (`names_fit`).
+            let (Stored::Yes | Stored::Lost) = registry.put(&row, Expected::Absent).await?;
+        }
+        let deployments = Arc::new(MemoryDeployments::default());
+        let ports = CheckPorts {
+            deployments: deployments.clone(),
+            registry: registry.clone(),
+            environments: registry,
+            vault: Arc::new(keyring),
+            eks: Arc::new(NoEks),
+            clusters: Arc::new(KubernetesClient::new(AddressPolicy::parse(ANYWHERE)?)?),
+            events: Arc::new(MemoryEvents::default()),
+            clock: Arc::new(SystemClock),
+        };
+        let id = plan.event["deploymentId"].as_str().unwrap_or_default().to_owned();
+        Ok(Self { checker: Checker::new(ports, Settings::default()), deployments, id })
+    }
+
+    /// Looks at what is there before a command, which becomes the baseline. An outcome
+    /// where that fails, or shows that nothing can come of it: then nothing is pushed.
+    async fn first_look(&self, plan: &Plan, report: &Report) -> Result<Option<Outcome>, WatchError> {
+        let mut event = plan.event.clone();
+        // What was there before is never what the command brings.
+        event["allowUnchanged"] = json!(false);
+        event["pushedAt"] = event["execution"]["startedAt"].clone();
+        for look in 1.. {
+            let answer = Check::check(&self.checker, &event).await.map_err(WatchError::Refused)?;
+            let seen = self.seen().await?;
+            let all_seen = seen.iter().all(|it| *it);
+            if answer.status.is_terminal() || all_seen || look == FIRST_LOOKS {
+                for (name, target) in plan.names.iter().zip(&answer.targets) {
+                    report.say(&format!("Before the command: {name}{}", there(target)))?;
+                }
+            }
+            let outcome = match answer.status {
+                Status::Pending if all_seen => return Ok(None),
+                Status::Pending if look < FIRST_LOOKS => {
+                    sleep(BETWEEN_LOOKS).await;
+                    continue;
+                }
+                Status::Pending => Outcome::NotLooked,
+                _ => Outcome::of(&answer, &seen),
+            };
+            report.say("The command was not run.")?;
+            return Ok(Some(outcome));
+        }
+        Ok(Some(Outcome::NotLooked))
+    }
+
+    /// Keeps the baseline, and lets the time begin.
+    async fn begin_anew(&self, begun: Timestamp, timeout_secs: u32) -> Result<(), WatchError> {
+        let Some(mut item) = self.deployments.get(&self.id).await? else {
+            return Ok(());
+        };
+        item.started_at = begun;
+        item.deadline = later(begun, timeout_secs);
+        item.rev += 1;
+        // invariant: nobody else writes.
+        let (Stored::Yes | Stored::Lost) = self.deployments.update(&item).await?;
+        Ok(())
+    }
+
+    /// Checks until there is a verdict.
+    async fn follow(
+        &self,
+        event: &Value,
+        report: &mut Report,
+        timeout_secs: u32,
+    ) -> Result<Outcome, WatchError> {
+        let begun = event["execution"]["startedAt"].as_str().and_then(|it| it.parse().ok());
+        let begun = begun.unwrap_or_else(Timestamp::now);
+        report.begin(begun, later(begun, timeout_secs));
+        let (told, mut progress) = mpsc::unbounded_channel();
+        let driving = drive(&self.checker, event, |progress| {
+            // invariant: the receiver lives as long as this.
+            let _ = told.send(progress);
+        });
+        tokio::pin!(driving);
+        let mut frames = interval(FRAME);
+        let ended = loop {
+            tokio::select! {
+                Some(progress) = progress.recv() => report.take(&progress)?,
+                ended = &mut driving => break ended,
+                _ = frames.tick() => report.draw(),
+            }
+        };
+        while let Ok(progress) = progress.try_recv() {
+            report.take(&progress)?;
+        }
+        match ended {
+            Ok(answer) => Ok(Outcome::of(&answer, &self.seen().await?)),
+            // Told as the rows' trouble.
+            Err(_) => Ok(Outcome::NotLooked),
+        }
+    }
+
+    /// Of each target, whether its cluster ever told what is there.
+    async fn seen(&self) -> Result<Vec<bool>, WatchError> {
+        let item = self.deployments.get(&self.id).await?;
+        Ok(item
+            .map(|it| it.targets.iter().map(|it| it.state.baseline.is_some()).collect())
+            .unwrap_or_default())
+    }
+}
+
+fn later(from: Timestamp, secs: u32) -> Timestamp {
+    from.checked_add(SignedDuration::from_secs(secs.into())).unwrap_or(Timestamp::MAX)
+}
