@@ -5,7 +5,7 @@ use std::{
     time::Duration,
 };
 
-use console::{Style, Term, style};
+use console::{Style, Term, measure_text_width, style};
 use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
 use jiff::Timestamp;
 use verdict::{HelmType, Status};
@@ -84,6 +84,9 @@ pub(crate) struct Live {
     lines: Vec<ProgressBar>,
     frame: usize,
     what: &'static str,
+    /// How wide the terminal was at the last frame, and each line in it.
+    columns: usize,
+    widths: Vec<usize>,
 }
 
 impl Live {
@@ -94,22 +97,52 @@ impl Live {
             let message_only = message_only.unwrap_or_else(|_| ProgressStyle::default_spinner());
             all.add(ProgressBar::no_length().with_style(message_only))
         };
-        Self { head: add(), lines: rows.iter().map(|_| add()).collect(), all, frame: 0, what }
+        Self {
+            head: add(),
+            lines: rows.iter().map(|_| add()).collect(),
+            all,
+            frame: 0,
+            what,
+            columns: 0,
+            widths: Vec::new(),
+        }
     }
 
     fn draw(&mut self, rows: &[Row]) {
+        self.reflow(columns());
         // The last column stays free: some terminals break the line after it.
-        let columns = columns().saturating_sub(1);
+        let columns = self.columns.saturating_sub(1);
         let names = rows.iter().map(|row| row.name.len()).max().unwrap_or_default().max(self.what.len());
         let head = format!("  {:names$}  helm   time  left  status", self.what);
-        self.head.set_message(style(fit(&head, columns)).dim().to_string());
+        let head = fit(&head, columns);
+        self.widths = vec![measure_text_width(&head)];
+        self.head.set_message(style(head).dim().to_string());
         let now = Timestamp::now();
         let spinner = SPINNER[self.frame % SPINNER.len()];
         self.frame = self.frame.wrapping_add(1);
         for (row, bar) in rows.iter().zip(&self.lines) {
-            bar.set_message(line(row, now, spinner, names, columns));
+            let line = line(row, now, spinner, names, columns);
+            self.widths.push(measure_text_width(&line));
+            bar.set_message(line);
         }
     }
+
+    /// Where a terminal has become narrower it has broken the lines that are too long for
+    /// it now, and there is more to remove than was drawn.
+    fn reflow(&mut self, columns: usize) {
+        let more = broken(&self.widths, columns);
+        if columns < self.columns && more > 0 {
+            // What can't be removed stays above: nothing worse.
+            let _ = self.all.clear();
+            let _ = Term::stdout().clear_last_lines(more);
+        }
+        self.columns = columns;
+    }
+}
+
+/// How many more lines these take where they are broken at so many columns.
+fn broken(widths: &[usize], columns: usize) -> usize {
+    widths.iter().map(|width| width.div_ceil(columns.max(1)).saturating_sub(1)).sum()
 }
 
 impl Drop for Live {
@@ -150,7 +183,7 @@ fn line(row: &Row, now: Timestamp, spinner: &str, names: usize, columns: usize) 
 
 #[cfg(test)]
 mod tests {
-    use console::{measure_text_width, strip_ansi_codes};
+    use console::strip_ansi_codes;
     use verdict::Reason;
 
     use super::*;
@@ -158,6 +191,13 @@ mod tests {
         driver::{Progress, tests::answer},
         row::tests::row,
     };
+
+    #[test]
+    fn a_narrower_terminal_has_broken_what_is_too_long() {
+        for (columns, more) in [(80, 0), (79, 0), (60, 1), (39, 2), (20, 4), (1, 116), (0, 116)] {
+            assert_eq!(broken(&[79, 39], columns), more, "{columns}");
+        }
+    }
 
     #[test]
     fn a_line_says_what_is_waited_for_and_fits_at_any_width() {

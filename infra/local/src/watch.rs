@@ -141,7 +141,10 @@ async fn watch(arguments: &Watch, environment: &Environment) -> Result<Outcome, 
     let keyring = Keyring::new(rules, entered);
     let watching = Watching::new(keyring, &plan).await?;
 
-    let mut report = Report::new(arguments.output, plan.rows(), environment.step_summary.clone());
+    let mut report = {
+        let push_known = arguments.pushed_at.is_some() || !arguments.command.is_empty();
+        Report::new(arguments.output, plan.rows(), environment.step_summary.clone(), push_known)
+    };
     report.say(&plan.sentence(arguments.timeout))?;
     let mut event = plan.event.clone();
     if let [program, words @ ..] = arguments.command.as_slice() {
@@ -486,4 +489,101 @@ impl Watching {
 
 fn later(from: Timestamp, secs: u32) -> Timestamp {
     from.checked_add(SignedDuration::from_secs(secs.into())).unwrap_or(Timestamp::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser as _;
+
+    use super::*;
+    use crate::cli::{Cli, Command};
+
+    fn arguments(words: &[&str]) -> Watch {
+        match Cli::try_parse_from(["dag-monitor", "watch"].iter().chain(words)).unwrap().command {
+            Some(Command::Watch(watch)) => *watch,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    fn of(name: &str) -> (String, String, String) {
+        (name.to_owned(), "shop".to_owned(), "checkout".to_owned())
+    }
+
+    fn access(name: &str) -> Access {
+        Access {
+            name: name.to_owned(),
+            namespace: None,
+            api_url: "https://me:S3CR3T@example.com".to_owned(),
+            ca: None,
+            tls_server_name: None,
+            proxy: None,
+            user: crate::access::User::default(),
+        }
+    }
+
+    #[test]
+    fn every_option_is_a_field_of_the_request() {
+        let words = "checkout --helm-type plain --timeout 10m --expect-chart 1.4.0 --expect-app 2 --expect-value \
+                     /image/tag=3 --pushed-at 2026-11-23T19:15:45Z --fail-on first --fail-fast --allow-unchanged";
+        let given = arguments(&words.split_whitespace().collect::<Vec<_>>());
+        let (request, execution) = request::parse(&event(&given, &[of("prod")])).unwrap();
+        let execution = execution.unwrap();
+        assert_eq!(execution.name(), request.deployment_id);
+        assert_eq!(
+            serde_json::to_value(&request).unwrap(),
+            json!({
+                "deploymentId": request.deployment_id, "helmType": "plain", "timeoutSecs": 600,
+                "targets": [{"cluster": "prod", "namespace": "shop", "release": "checkout"}],
+                "expect": {"chartVersion": "1.4.0", "appVersion": "2", "values": {"/image/tag": "3"}},
+                "pushedAt": "2026-11-23T19:15:45Z", "failOn": "first", "failFast": true, "allowUnchanged": true,
+            })
+        );
+        let (request, _) = request::parse(&event(&arguments(&["checkout"]), &[of("prod")])).unwrap();
+        let rest = (request.pushed_at, request.expect.is_empty(), request.fail_fast, request.allow_unchanged);
+        assert_eq!(rest, (None, true, false, false));
+    }
+
+    #[test]
+    fn a_refusal_names_the_option() {
+        let mut wrong = arguments(&["checkout", "--expect-chart", "", "--pushed-at", "2999-01-01T00:00:00Z"]);
+        wrong.timeout = 1;
+        let target = ("prod".to_owned(), "Shop".to_owned(), "-".to_owned());
+        let told = in_options(&request::parse(&event(&wrong, &[target])).unwrap_err());
+        for option in
+            ["--expect-chart: ", "--pushed-at: ", "--timeout: ", "-n, --target: ", "RELEASE, --target: "]
+        {
+            assert!(told.contains(option), "{option}: {told}");
+        }
+    }
+
+    #[test]
+    fn clusters_are_told_apart_by_as_little_as_it_takes() {
+        let arn = |region: &str, name: &str| format!("arn:aws:eks:{region}:1:cluster/{name}");
+        let (first, second, third) = (arn("a", "prod"), arn("a", "test"), arn("b", "test"));
+        let clusters: Vec<_> = [&first, &second, &third].into_iter().map(|it| access(it)).collect();
+        assert_eq!(shown(&of(&first), &clusters[..1]), "shop/checkout");
+        assert_eq!(shown(&of(&first), &clusters), "prod/shop/checkout");
+        assert_eq!(shown(&of(&second), &clusters), format!("{second}/shop/checkout"));
+
+        assert!(names_fit(&clusters).is_ok());
+        for names in [&["prod/eu", "prod-eu"][..], &["東京"], &[&"x".repeat(101)]] {
+            let clusters: Vec<_> = names.iter().map(|it| access(it)).collect();
+            let told = names_fit(&clusters).unwrap_err().to_string();
+            assert!(told.contains("kubectl config rename-context"), "{told}");
+        }
+    }
+
+    #[test]
+    fn a_password_in_an_address_is_not_shown() {
+        let plan = Plan {
+            clusters: vec![access("prod")],
+            event: json!({}),
+            names: vec!["shop/checkout".to_owned()],
+            helm_type: verdict::HelmType::Flux,
+        };
+        assert_eq!(
+            plan.sentence(300),
+            "Watching shop/checkout on prod (https://example.com), for 300 s at most."
+        );
+    }
 }

@@ -26,6 +26,8 @@ use crate::{
 pub(crate) struct Report {
     rows: Vec<Row>,
     form: Form,
+    /// Whether it is known when the push was: then nothing is to be said of that.
+    push_known: bool,
 }
 
 enum Form {
@@ -38,19 +40,23 @@ enum Form {
 type Told = (Status, Reason, String, Vec<(Status, Reason, String)>);
 
 impl Report {
-    pub(crate) fn new(output: Output, rows: Vec<Row>, summary: Option<PathBuf>) -> Self {
+    pub(crate) fn new(output: Output, rows: Vec<Row>, summary: Option<PathBuf>, push_known: bool) -> Self {
         let form = match output {
             Output::Text => Form::Text(None),
             Output::Json => Form::Json { told: None },
             Output::Github => Form::Github { summary },
         };
-        Self { rows, form }
+        Self { rows, form, push_known }
     }
 
     /// Something for a person, beside the answers. Where the output is for a program it
     /// goes to the standard error.
     pub(crate) fn say(&self, sentence: &str) -> io::Result<()> {
         match self.form {
+            Form::Text(_) if io::stdout().is_terminal() => {
+                let lines = wrap(sentence, columns().saturating_sub(1));
+                lines.iter().try_for_each(|line| writeln!(io::stdout(), "{line}"))
+            }
             Form::Text(_) => writeln!(io::stdout(), "{sentence}"),
             Form::Github { .. } => writeln!(io::stdout(), "{}", github::harmless(sentence)),
             Form::Json { .. } => writeln!(io::stderr(), "{sentence}"),
@@ -104,7 +110,8 @@ impl Report {
 
     /// Tells the end: what became of each release, and what to do.
     pub(crate) fn end(self, outcome: Outcome) -> io::Result<()> {
-        let Self { rows, form } = self;
+        let Self { rows, form, push_known } = self;
+        let hints = hints(&rows, push_known);
         let now = Timestamp::now();
         match form {
             Form::Text(display) => {
@@ -117,7 +124,7 @@ impl Report {
                     rows.iter().try_for_each(|row| write!(out, "{}", paragraph(row, now)))?;
                 }
                 let width = columns().saturating_sub(1).max(40);
-                for line in hints(&rows).iter().flat_map(|hint| wrap(hint, width)) {
+                for line in hints.iter().flat_map(|hint| wrap(hint, width)) {
                     writeln!(out, "{line}")?;
                 }
                 let sentence = sentence(&rows, outcome, now);
@@ -126,11 +133,11 @@ impl Report {
                 writeln!(out, "{sentence}")?;
                 out.flush()
             }
-            Form::Json { .. } => hints(&rows).iter().try_for_each(|hint| writeln!(io::stderr(), "{hint}")),
+            Form::Json { .. } => hints.iter().try_for_each(|hint| writeln!(io::stderr(), "{hint}")),
             Form::Github { summary } => {
                 let mut out = io::stdout().lock();
                 rows.iter().try_for_each(|row| writeln!(out, "{}", github::annotation(row)))?;
-                hints(&rows).iter().try_for_each(|hint| writeln!(out, "{hint}"))?;
+                hints.iter().try_for_each(|hint| writeln!(out, "{hint}"))?;
                 writeln!(out, "{}", sentence(&rows, outcome, now))?;
                 out.flush()?;
                 summary.map_or(Ok(()), |path| github::add(&path, &github::summary(&rows, now)))
@@ -201,12 +208,13 @@ fn paragraph(row: &Row, now: Timestamp) -> String {
 }
 
 /// What to do, each once.
-fn hints(rows: &[Row]) -> Vec<String> {
+fn hints(rows: &[Row], push_known: bool) -> Vec<String> {
     let mut hints = Vec::new();
     for row in rows.iter().filter(|row| row.status() == Status::Failed) {
         let answer = row.answer.as_ref();
         let last = answer.and_then(|it| it.last_reason.filter(|_| it.reason == Reason::Timeout));
-        let told = row.verdict_reason().and_then(hint).or(last.and_then(hint));
+        let told = [row.verdict_reason(), last].into_iter().flatten();
+        let told = told.filter(|it| *it != Reason::WaitingForChange || !push_known).find_map(hint);
         let told = told.map(|hint| format!("Hint: {hint}."));
         hints.extend(told.filter(|it| !hints.contains(it)));
     }
@@ -217,13 +225,14 @@ fn sentence(rows: &[Row], outcome: Outcome, now: Timestamp) -> String {
     let good = rows.iter().filter(|row| row.status() == Status::Succeeded).count();
     let secs = rows.iter().map(|row| row.elapsed_secs(now)).max().unwrap_or_default();
     let counted = match (rows.len(), good) {
+        (1, _) if outcome == Outcome::NotLooked => "Could not look".to_owned(),
         (1, 1) => "Deployed".to_owned(),
         (1, _) => "Not deployed".to_owned(),
         (all, good) => format!("{good} of {all} releases deployed"),
     };
     let how = match outcome {
         Outcome::TimedOut => ", timed out",
-        Outcome::NotLooked => ", as far as could be seen: it could not be looked at",
+        Outcome::NotLooked if rows.len() > 1 => ", not all could be looked at",
         _ => "",
     };
     format!("{counted}{how}, after {secs} s.")
@@ -254,13 +263,21 @@ mod tests {
         for (rows, outcome, told, hinted) in [
             (vec![good()], Outcome::Succeeded, "Deployed, after 12 s.", 0),
             (vec![good(), good()], Outcome::Succeeded, "2 of 2 releases deployed, after 12 s.", 0),
+            (vec![denied()], Outcome::NotLooked, "Could not look, after 12 s.", 1),
             (vec![late()], Outcome::TimedOut, "Not deployed, timed out, after 12 s.", 1),
-            (vec![good(), denied(), denied()], Outcome::NotLooked, "1 of 3 releases deployed, as far as", 1),
+            (
+                vec![good(), denied(), denied()],
+                Outcome::NotLooked,
+                "1 of 3 releases deployed, not all could be looked at, after 12 s.",
+                1,
+            ),
         ] {
             let sentence = sentence(&rows, outcome, now);
             assert!(sentence.starts_with(told), "{sentence}");
-            assert_eq!(hints(&rows).len(), hinted, "{sentence}");
+            assert_eq!(hints(&rows, false).len(), hinted, "{sentence}");
         }
+        let waiting = [judged(Status::Failed, Reason::Timeout, Some(Reason::WaitingForChange))];
+        assert_eq!((hints(&waiting, false).len(), hints(&waiting, true).len()), (1, 0));
     }
 
     #[test]
