@@ -113,7 +113,7 @@ pub(crate) fn told(error: &StoreError) -> String {
 pub(crate) fn is_transient<T: std::fmt::Debug>(result: &Result<T, StoreError>) -> bool {
     match result {
         Err(StoreError::Transient(..)) => true,
-        Err(StoreError::Broken { .. }) => false,
+        Err(StoreError::Broken { .. } | StoreError::Told(_)) => false,
         Ok(value) => panic!("{value:?}"),
     }
 }
