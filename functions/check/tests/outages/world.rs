@@ -241,8 +241,13 @@ impl World {
         let row =
             ClusterRow { api_url: "https://one.example.com".to_owned(), state: RowState::Active, ..new };
         assert_eq!(self.ports.registry.put(&row, Expected::Absent).await.unwrap(), Stored::Yes);
-        let credentials =
-            Credentials { api_url: row.api_url, token: "t".into(), ca_cert: None, tls_server_name: None };
+        let credentials = Credentials {
+            api_url: row.api_url,
+            token: "t".into(),
+            ca_cert: None,
+            tls_server_name: None,
+            personal: None,
+        };
         self.ports.vault.put(id, &credentials.into()).await.unwrap();
     }
 
