@@ -18,9 +18,10 @@ const WINDOW: usize = 16;
 /// cut: what is left of a quotation or a token is no longer recognised.
 pub(crate) fn fit(text: &str, secret: &str) -> String {
     let text = without_quotations(text);
-    // A text is mostly spared the search; a token so short can be any word.
-    let short = secret.trim().len() < WINDOW;
-    if short || may_hold_secret(&text) { redact(&text, secret) } else { text.into_owned() }
+    // A text is mostly spared the search. A token so short can be any word, and one of other characters is no word.
+    let token = secret.trim();
+    let is_word = token.len() >= WINDOW && token.bytes().all(of_token);
+    if is_word && !may_hold_secret(&text) { text.into_owned() } else { redact(&text, secret) }
 }
 
 /// The text without the data that decoders quote. The words around it stay: they
@@ -158,8 +159,12 @@ fn passwords(text: &str) -> Option<String> {
 /// Whether a text has any word that could be a piece of a token: most have none,
 /// and are spared the search on every poll.
 fn may_hold_secret(text: &str) -> bool {
-    let of_token = |b: &u8| b.is_ascii_alphanumeric() || b"+/=_-.~!".contains(b) || !b.is_ascii();
-    text.as_bytes().split(|b| !of_token(b)).any(|word| word.len() >= WINDOW)
+    text.as_bytes().split(|b| !of_token(*b)).any(|word| word.len() >= WINDOW)
+}
+
+/// Whether a usual token, or base64 of any, has this character.
+fn of_token(byte: u8) -> bool {
+    byte.is_ascii_alphanumeric() || b"+/=_-.~!".contains(&byte) || !byte.is_ascii()
 }
 
 /// The text without the token, pieces of it, or either as base64.
@@ -242,6 +247,15 @@ mod tests {
     fn a_text_is_searched_only_where_it_could_hold_a_piece() {
         assert!(!may_hold_secret("Helm upgrade succeeded for release apps/demo.v2 with chart demo@1.1.0"));
         assert!(may_hold_secret(&format!("denied for {}", &TOKEN[5..30])));
+    }
+
+    #[test]
+    fn a_token_of_any_characters_is_redacted() {
+        for token in ["secret:of|many@small,words", "{\"a\":\"b\",\"c\":\"d\"}", "tökén that is ten words"]
+        {
+            let told = fit(&format!("denied for {token}, and more"), token);
+            assert_eq!(told, "denied for [redacted], and more");
+        }
     }
 
     #[test]
