@@ -20,8 +20,12 @@ use crate::{payload, requests::FLUX_GROUP};
 /// next request's address.
 const CONTINUE_BYTES: usize = 8 * 1024;
 
-/// Kubernetes' longest name; a uid is shorter.
+/// Kubernetes' longest name.
 const NAME_BYTES: usize = 253;
+
+/// Longer than any uid (36), Helm release's name (53), or SHA-512 with its name (135). Such words are kept, twenty of a
+/// kind, in an item of at most 400 KB with up to 39 other targets: no server may make it one that can't be stored.
+const WORD_BYTES: usize = 160;
 
 /// How much of a plain text is quoted.
 const QUOTED_CHARS: usize = 300;
@@ -68,7 +72,7 @@ pub(crate) fn helm_release(
     if kind.kind.as_deref() != Some("HelmRelease") || group != Some(FLUX_GROUP) {
         return Err(other(&kind, "a HelmRelease"));
     }
-    let object: HelmRelease = read(answer, "a HelmRelease")?;
+    let mut object: HelmRelease = read(answer, "a HelmRelease")?;
     let (is_name, is_namespace) = (object.metadata.name.as_deref(), object.metadata.namespace.as_deref());
     if is_name != Some(name) || is_namespace != Some(namespace) {
         return Err(not_kubernetes(format!(
@@ -77,7 +81,28 @@ pub(crate) fn helm_release(
             is_name.unwrap_or("?"),
         )));
     }
+    shorten(&mut object);
     Ok(Some(Box::new(object)))
+}
+
+/// Cuts what is kept of the object. Each time alike, so that a cut word is still itself at the next look.
+fn shorten(object: &mut HelmRelease) {
+    let HelmRelease { metadata, status, .. } = object;
+    let words = [
+        &mut metadata.uid,
+        &mut status.last_attempted_revision,
+        &mut status.last_attempted_config_digest,
+        &mut status.last_attempted_revision_digest,
+    ];
+    let entries = status.history.iter_mut().flat_map(|entry| {
+        [Some(&mut entry.name), entry.chart_version.as_mut(), entry.app_version.as_mut()]
+            .into_iter()
+            .flatten()
+    });
+    for word in words.into_iter().flatten().chain(entries) {
+        word.retain(|c| !c.is_control());
+        word.truncate(word.floor_char_boundary(WORD_BYTES));
+    }
 }
 
 /// One page of a release's secrets.
@@ -154,8 +179,8 @@ fn revision(item: Item, namespace: &str, release: &str) -> Option<Revision> {
         .flatten()
         .any(|fields| fields.manager.as_deref() == Some(HELM_CONTROLLER));
     let created = metadata.creation_timestamp.as_deref().and_then(|text| text.parse().ok());
-    let bounded = |text: &String| text.len() <= NAME_BYTES;
-    let (name, uid) = (metadata.name.filter(bounded), metadata.uid.filter(bounded));
+    let name = metadata.name.filter(|name| name.len() <= NAME_BYTES);
+    let uid = metadata.uid.filter(|uid| uid.len() <= WORD_BYTES && !uid.contains(char::is_control));
     let (Some(version), Some(name), Some(uid)) = (version, name, uid) else {
         tracing::warn!(
             namespace,
@@ -582,6 +607,29 @@ pub(crate) mod tests {
     }
 
     #[test]
+    fn no_server_makes_a_baseline_that_cannot_be_stored() {
+        let word = |end: &str| format!("\u{1}\"{}{end}", "\\".repeat(WORD_BYTES));
+        let read = |end: &str| {
+            let entry =
+                json!({"name": word(end), "version": 1, "chartVersion": word(end), "appVersion": word(end)});
+            let object = json!({
+                "apiVersion": "helm.toolkit.fluxcd.io/v2", "kind": "HelmRelease",
+                "metadata": {"name": "x", "namespace": "ns", "uid": word(end)},
+                "status": {
+                    "lastAttemptedRevision": word(end), "lastAttemptedConfigDigest": word(end),
+                    "lastAttemptedRevisionDigest": word(end), "history": vec![entry; 100]
+                }
+            });
+            helm_release(ok(&serde_json::to_vec(&object).unwrap()), "ns", "x").unwrap().unwrap().baseline()
+        };
+        let baseline = read("a");
+        assert_eq!(baseline, read("a"));
+        // An item of 400 KB holds some of them beside 40 usual ones.
+        let stored = serde_json::to_string(&baseline).unwrap();
+        assert!(stored.len() < 12_000 && !stored.contains("\\u0001"), "{}: {stored}", stored.len());
+    }
+
+    #[test]
     fn secrets_that_do_not_count_are_skipped() {
         let item = |change: fn(&mut Value)| {
             let mut item = json!({"metadata": {
@@ -608,6 +656,8 @@ pub(crate) mod tests {
             |i| i["metadata"]["labels"] = Value::Null,
             |i| i["metadata"]["namespace"] = json!("other"),
             |i| i["metadata"]["uid"] = Value::Null,
+            |i| i["metadata"]["uid"] = json!("u".repeat(WORD_BYTES + 1)),
+            |i| i["metadata"]["uid"] = json!("u\u{1}"),
             |i| i["metadata"]["name"] = json!("n".repeat(254)),
         ] {
             assert_eq!(item(change), 0);
