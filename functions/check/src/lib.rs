@@ -7,7 +7,7 @@ use lambda_runtime::Diagnostic;
 use monitor::{
     answer::Answer,
     check::{CheckError, Checker, Ended, chain},
-    request::{self, Execution},
+    request::{self, Execution, Refusal},
 };
 use serde::Deserialize;
 use serde_json::Value;
@@ -104,8 +104,7 @@ struct Detail {
 }
 
 async fn close(checker: &Checker, event: Value) -> Result<Option<Answer>, CheckError> {
-    let change: StatusChange = serde_json::from_value(event)
-        .map_err(|error| CheckError::InvalidRequest(format!("/detail: {error}")))?;
+    let change: StatusChange = serde_json::from_value(event).map_err(|error| refused("/detail", &error))?;
     let detail = change.detail;
     if !matches!(detail.status.as_str(), "ABORTED" | "TIMED_OUT" | "FAILED") {
         return Ok(None);
@@ -115,7 +114,7 @@ async fn close(checker: &Checker, event: Value) -> Result<Option<Answer>, CheckE
         .and_then(|input| serde_json::from_str::<Value>(&input).ok())
         .and_then(|input| Some(input.get("deploymentId")?.as_str()?.to_owned()));
     let started_at = Timestamp::from_millisecond(detail.start_date)
-        .map_err(|error| CheckError::InvalidRequest(format!("/detail/startDate: {error}")))?;
+        .map_err(|error| refused("/detail/startDate", &error))?;
     let ended = Ended {
         execution: Execution { arn: detail.execution_arn, started_at },
         deployment_id,
@@ -147,9 +146,14 @@ struct UntoldDetail {
 }
 
 async fn tell(checker: &Checker, event: Value) -> Result<Option<Answer>, CheckError> {
-    let Untold { detail } = serde_json::from_value(event)
-        .map_err(|error| CheckError::InvalidRequest(format!("/detail: {error}")))?;
+    let Untold { detail } = serde_json::from_value(event).map_err(|error| refused("/detail", &error))?;
     let told = checker.tell(&detail.deployment_id, &detail.execution_arn).await?;
     tracing::info!(deployment_id = detail.deployment_id, told = told.is_some(), "verdict to be told");
     Ok(told)
+}
+
+/// As one sentence: a parser quotes what it read, however long it is.
+fn refused(pointer: &str, error: &dyn fmt::Display) -> CheckError {
+    let refusal = Refusal { pointer: pointer.to_owned(), detail: error.to_string() };
+    CheckError::InvalidRequest(request::sentence(&[refusal]))
 }

@@ -124,6 +124,19 @@ async fn an_execution_that_was_stopped_is_closed_and_told() {
 }
 
 #[tokio::test]
+async fn what_can_be_no_news_of_an_execution_is_refused_in_a_sentence() {
+    for (field, value) in [("startDate", json!("x\n".repeat(2_000))), ("startDate", json!(i64::MAX))] {
+        let mut event = sample("execution-aborted.json");
+        event["detail"][field] = value;
+        let (checker, _) = checker(in_memory()).await;
+        let told = Diagnostic::from(check::handle(&checker, event).await.unwrap_err());
+        assert_eq!(told.error_type, "InvalidRequest");
+        assert!(told.error_message.starts_with("/detail"), "{}", told.error_message);
+        assert_eq!(told.error_message, verdict::clean(&told.error_message));
+    }
+}
+
+#[tokio::test]
 async fn errors_have_the_names_that_the_state_machine_matches() {
     let broken: fn() -> StoreError = || StoreError::Broken { what: "denied".to_owned(), source: None };
     let transient: fn() -> StoreError = || StoreError::Transient("DynamoDB", "throttled".into());
