@@ -1,5 +1,5 @@
 # The habits of this project. `make` alone lists them.
-.PHONY: help run test unit contract fuzz e2e test-cluster lint bench deploy
+.PHONY: help run test unit contract fuzz fuzz-parsers e2e test-cluster lint bench deploy
 
 REGION ?= eu-central-1
 PYTHON_TOOLS = $$(tests/e2e/venv)
@@ -10,7 +10,7 @@ help: ## lists the targets
 run: ## the demo: no AWS account, no Docker, no Python
 	cargo run --locked
 
-test: unit contract fuzz e2e test-cluster ## everything that must pass
+test: unit contract fuzz fuzz-parsers e2e test-cluster ## everything that must pass
 
 unit: ## unit, property, golden and adapter tests, and the demo
 	cargo test --locked --workspace
@@ -23,6 +23,9 @@ e2e: ## builds with sam, deploys to a local AWS emulator, and drives it from out
 
 fuzz: ## drives the local server with what its OpenAPI document allows, and what it does not
 	tests/fuzz/run
+
+fuzz-parsers: ## gives every parser of bytes from outside what nobody thought of; FUZZ_SECS each, 20 by default
+	tests/fuzz-parsers/run
 
 test-cluster: ## real kube-apiserver, Helm 3 and 4, judged live; skipped aloud where Go is missing
 	tests/cluster/run

@@ -168,9 +168,7 @@ impl Clusters for KubernetesClient {
             .ask_helm_release(credentials, namespace, name)
             .await
             .map_err(|e| fit_to_show(e, credentials))?;
-        for condition in came.value.iter_mut().flat_map(|object| &mut object.status.conditions) {
-            make_fit(&mut condition.message, credentials);
-        }
+        came.value.iter_mut().for_each(|object| make_release_fit(object, credentials));
         Ok(came)
     }
 
@@ -193,10 +191,20 @@ impl Clusters for KubernetesClient {
             .ask_payload(credentials, namespace, secret)
             .await
             .map_err(|e| fit_to_show(e, credentials))?;
-        if let Payload::Read(release) = &mut came.value {
-            make_fit(&mut release.info.description, credentials);
-        }
+        make_payload_fit(&mut came.value, credentials);
         Ok(came)
+    }
+}
+
+pub(crate) fn make_release_fit(object: &mut HelmRelease, credentials: &Credentials) {
+    for condition in &mut object.status.conditions {
+        make_fit(&mut condition.message, credentials);
+    }
+}
+
+pub(crate) fn make_payload_fit(payload: &mut Payload, credentials: &Credentials) {
+    if let Payload::Read(release) = payload {
+        make_fit(&mut release.info.description, credentials);
     }
 }
 
@@ -335,7 +343,7 @@ fn bad_name(error: BadName) -> AskError {
 
 /// Every error leaves through here. Redacted first: a cut could leave a part of a
 /// token that is no longer recognised.
-fn fit_to_show(error: AskError, credentials: &Credentials) -> AskError {
+pub(crate) fn fit_to_show(error: AskError, credentials: &Credentials) -> AskError {
     let message = verdict::clean(&fit(&error.message, credentials.token.expose_secret()));
     AskError { kind: error.kind, message }
 }

@@ -5,6 +5,8 @@ mod bodies;
 mod certificates;
 mod client;
 mod endpoint;
+#[cfg(feature = "fuzzing")]
+pub mod fuzzing;
 mod parsing;
 mod payload;
 mod probe;

@@ -21,6 +21,9 @@ use serde::Deserialize;
 use tokio::time::{Instant, timeout_at};
 use url::Url;
 
+#[cfg(feature = "fuzzing")]
+pub(crate) mod fuzzing;
+
 use crate::{
     KubernetesClient,
     bodies::{Body, Budget, TooLarge},
@@ -108,15 +111,23 @@ impl Prober for KubernetesClient {
         credentials: &Credentials,
         namespaces: &Namespaces,
     ) -> Result<Findings, ProbeFailure> {
-        let secret = credentials.token.expose_secret();
-        match self.find_out(credentials, namespaces).await {
-            Ok(findings) => Ok(presentable(findings, secret)),
-            Err(failure) => Err(ProbeFailure {
-                reason: failure.reason,
-                detail: verdict::clean(&fit(&failure.detail, secret)),
-                help: verdict::clean(&fit(&failure.help, secret)),
-            }),
-        }
+        fit_to_show(self.find_out(credentials, namespaces).await, credentials)
+    }
+}
+
+/// Nothing leaves with the token in it.
+fn fit_to_show(
+    found: Result<Findings, ProbeFailure>,
+    credentials: &Credentials,
+) -> Result<Findings, ProbeFailure> {
+    let secret = credentials.token.expose_secret();
+    match found {
+        Ok(findings) => Ok(presentable(findings, secret)),
+        Err(failure) => Err(ProbeFailure {
+            reason: failure.reason,
+            detail: verdict::clean(&fit(&failure.detail, secret)),
+            help: verdict::clean(&fit(&failure.help, secret)),
+        }),
     }
 }
 
@@ -126,6 +137,11 @@ impl KubernetesClient {
         credentials: &Credentials,
         namespaces: &Namespaces,
     ) -> Result<Findings, ProbeFailure> {
+        self.probing(credentials)?.find_out(namespaces).await
+    }
+
+    /// Everything that one probe needs; its time begins now.
+    fn probing(&self, credentials: &Credentials) -> Result<Session<'_>, ProbeFailure> {
         self.endpoints.check(credentials).map_err(|why| {
             failure(ProbeReason::AddressRefused, format!("the address can't be connected to: {why}"), POLICY)
         })?;
@@ -139,15 +155,14 @@ impl KubernetesClient {
         let bearer = bearer(credentials)
             .map_err(|error| failure(ProbeReason::Unauthorized, error.message, NEW_TOKEN))?;
         let now = Instant::now();
-        let session = Session {
+        Ok(Session {
             endpoint,
             recorder,
             bearer,
             budget: &self.budget,
             timeouts: self.timeouts.request,
             end: now + self.timeouts.request * PATIENCE,
-        };
-        session.find_out(namespaces).await
+        })
     }
 }
 

@@ -39,6 +39,11 @@ impl Recorder {
         Arc::new(Recording { usual, recorder: Arc::clone(recorder) })
     }
 
+    /// Notes what a handshake met.
+    pub(crate) fn note(&self, certificate: &CertificateDer<'_>) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(certificate.clone().into_owned());
+    }
+
     /// What was shown last; `None` where no handshake came so far, or it is no certificate.
     pub(crate) fn shown(&self) -> Option<Shown> {
         let der = self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()?;
@@ -69,8 +74,7 @@ impl ServerCertVerifier for Recording {
         ocsp_response: &[u8],
         now: UnixTime,
     ) -> Result<ServerCertVerified, Error> {
-        *self.recorder.0.lock().unwrap_or_else(PoisonError::into_inner) =
-            Some(end_entity.clone().into_owned());
+        self.recorder.note(end_entity);
         self.usual.verify_server_cert(end_entity, intermediates, server_name, ocsp_response, now)
     }
 
