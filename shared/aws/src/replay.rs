@@ -1,6 +1,11 @@
 //! AWS as the tests play it: canned answers, and what was asked.
 
-use aws_sdk_dynamodb::config::http::{HttpRequest, HttpResponse};
+use std::collections::HashMap;
+
+use aws_sdk_dynamodb::{
+    config::http::{HttpRequest, HttpResponse},
+    types::AttributeValue,
+};
 use aws_smithy_http_client::test_util::{ReplayEvent, StaticReplayClient};
 use aws_smithy_types::body::SdkBody;
 use monitor::ports::StoreError;
@@ -116,4 +121,15 @@ pub(crate) fn is_transient<T: std::fmt::Debug>(result: &Result<T, StoreError>) -
         Err(StoreError::Broken { .. } | StoreError::Told(_)) => false,
         Ok(value) => panic!("{value:?}"),
     }
+}
+
+/// Values that nobody writes into an item.
+pub(crate) fn odd() -> Vec<AttributeValue> {
+    let text = |text: &str| AttributeValue::S(text.to_owned());
+    let number = |text: &str| AttributeValue::N(text.to_owned());
+    let mut odd = vec![AttributeValue::Null(true), AttributeValue::Bool(true), AttributeValue::L(Vec::new())];
+    odd.push(AttributeValue::M(HashMap::new()));
+    odd.extend(["", "\0", "[]", "[null]", "{}", "9999-12-31T23:59:60Z"].map(text));
+    odd.extend(["-1", "0.5", "18446744073709551616", "1e125", "NaN", ""].map(number));
+    odd
 }

@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 use super::*;
 use crate::{
     Aws,
-    replay::{answering, is_transient, refusal, told},
+    replay::{answering, is_transient, odd, refusal, told},
 };
 
 fn now() -> Timestamp {
@@ -347,4 +347,42 @@ async fn a_summary_that_can_t_be_read_is_broken() {
     let result = store(&aws).history("checkout", "production", 1, None).await;
     assert!(!is_transient(&result));
     assert!(told(&result.unwrap_err()).starts_with("the summary of deployment d-1 can't be read"));
+}
+
+#[test]
+fn whatever_stands_in_an_item_it_is_read_or_refused() {
+    let item = write(&deployment()).unwrap();
+    let mut whole = 0;
+    let mut check = |item: Item| {
+        let _ = summary(item.clone());
+        if let Ok(deployment) = read("d-1", item) {
+            let again = read("d-1", write(&deployment).unwrap()).unwrap();
+            assert_eq!(again, deployment);
+            whole += 1;
+        }
+    };
+    check(item.clone());
+    for name in item.keys() {
+        for value in odd() {
+            let mut item = item.clone();
+            item.insert(name.clone(), value);
+            check(item);
+        }
+        let mut less = item.clone();
+        less.remove(name);
+        check(less);
+    }
+    // The JSON in it, a byte at a time.
+    for name in ["targets", "request"] {
+        let text = item[name].as_s().unwrap();
+        for (at, char) in text.char_indices() {
+            for other in ["", "\"", "0", "-", "{", "null", "\\", "\u{7f}"] {
+                let mut item = item.clone();
+                let changed = format!("{}{other}{}", &text[..at], &text[at + char.len_utf8()..]);
+                item.insert(name.to_owned(), AttributeValue::S(changed));
+                check(item);
+            }
+        }
+    }
+    assert!(whole > 100, "{whole}");
 }

@@ -2,7 +2,7 @@ use monitor::contract;
 use serde_json::{Value, json};
 
 use super::*;
-use crate::replay::{answering, is_transient, refusal, told};
+use crate::replay::{answering, is_transient, odd, refusal, told};
 
 fn lost(item: Option<Value>) -> (u16, Value) {
     let mut body = refusal("ConditionalCheckFailedException", "The conditional request failed");
@@ -141,4 +141,19 @@ async fn a_row_that_can_t_be_read_is_broken() {
     let result = aws.registry("registry").get("prod").await;
     assert!(!is_transient(&result));
     assert!(told(&result.unwrap_err()).starts_with("the row of cluster prod can't be read"));
+}
+
+#[test]
+fn whatever_stands_in_a_row_it_is_read_or_refused() {
+    let item = write(&contract::cluster("prod", "n")).unwrap();
+    let mut whole = 0;
+    for (name, value) in item.keys().flat_map(|name| odd().into_iter().map(move |value| (name, value))) {
+        let mut item = item.clone();
+        item.insert(name.clone(), value);
+        if let Ok(row) = read(item) {
+            assert_eq!(read(write(&row).unwrap()).unwrap(), row);
+            whole += 1;
+        }
+    }
+    assert!(whole > 10, "{whole}");
 }

@@ -265,3 +265,27 @@ async fn an_id_can_t_bend_the_name() {
     }
     assert!(wire.requests().is_empty());
 }
+
+#[test]
+fn whatever_stands_in_a_secret_it_is_read_or_refused_without_the_token() {
+    let text = write("prod", &contract::credentials(TOKEN).into()).unwrap();
+    let mut whole = 0;
+    for (at, char) in text.char_indices() {
+        for other in ["", "\"", "0", "-", "{", "null", "\\", "\u{7f}"] {
+            let changed = format!("{}{other}{}", &text[..at], &text[at + char.len_utf8()..]);
+            match read(NAME, "prod", &changed) {
+                Ok(secret) => {
+                    let written = write("prod", &secret).unwrap();
+                    let again = read(NAME, "prod", &written).unwrap();
+                    assert_eq!(*write("prod", &again).unwrap(), *written);
+                    whole += 1;
+                }
+                Err(error) => {
+                    let told = format!("{error} {error:?}");
+                    assert!(!told.contains("eyJhb") && !told.contains("signature"), "{told}");
+                }
+            }
+        }
+    }
+    assert!(whole > 100, "{whole}");
+}
