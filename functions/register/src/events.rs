@@ -8,7 +8,7 @@ use base64::{Engine, engine::general_purpose::STANDARD};
 use lambda_http::{
     Adapter, Body, LambdaEvent, Request, RequestExt,
     aws_lambda_events::apigw::ApiGatewayProxyRequest,
-    http::Method,
+    http::{Method, header::HOST},
     lambda_runtime::Diagnostic,
     request::{LambdaRequest, RequestContext},
 };
@@ -24,6 +24,10 @@ use zeroize::Zeroize as _;
 /// What a schedule sends: source and detail-type (Amazon EventBridge User Guide,
 /// "Creating a rule that runs on a schedule").
 const SCHEDULE: (&str, &str) = ("aws.events", "Scheduled Event");
+
+/// The longest path with its query, in bytes: API Gateway takes 10,240 with all headers (Amazon API Gateway developer
+/// guide, "Quotas for configuring and running a REST API"), and an address of more than 64 KiB can't be made.
+const MAX_LINE_BYTES: usize = 16 * 1024;
 
 /// The names of this function's errors, for alarms and for whoever reads what became of
 /// an event. A request that is refused is no error of the function.
@@ -154,6 +158,17 @@ impl Event {
         }
         let mut request: ApiGatewayProxyRequest =
             serde_json::from_str(text).map_err(|_| Failure::UnknownEvent)?;
+        let path = request.path.as_deref().unwrap_or_default();
+        let stage = request.request_context.stage.as_deref().unwrap_or_default();
+        let queries = [&request.query_string_parameters, &request.multi_value_query_string_parameters];
+        let query =
+            queries.into_iter().flat_map(|it| it.iter()).map(|(name, value)| name.len() + value.len());
+        if !path.starts_with('/') || stage.len() + path.len() + query.sum::<usize>() > MAX_LINE_BYTES {
+            return Err(Failure::UnknownEvent);
+        }
+        // The adapter makes an address of scheme, host and path, and panics where it is none; the routes know paths alone.
+        request.headers.remove(HOST);
+        request.request_context.domain_name = None;
         let body = match request.body.take() {
             None => Body::Empty,
             // Only where the API were given binary media types, which ours has not.

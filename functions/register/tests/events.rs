@@ -194,3 +194,26 @@ async fn other_events_are_refused_and_not_quoted() {
         assert!(!diagnostic.error_message.contains("sEcReT"));
     }
 }
+
+#[tokio::test]
+async fn an_event_of_which_no_address_can_be_made_is_no_panic() {
+    let function = function(&World::new());
+    let changes: [fn(&mut Value); 3] = [
+        |event| event["headers"]["X-Forwarded-Proto"] = json!("http@s"),
+        |event| event["headers"]["Host"] = json!("a b"),
+        |event| event["requestContext"]["domainName"] = json!("a b"),
+    ];
+    assert_eq!(call(&function, &sample("register-post")).await.unwrap()["statusCode"], 201);
+    for change in changes {
+        let mut event = sample("register-get");
+        change(&mut event);
+        assert_eq!(call(&function, &event).await.unwrap()["statusCode"], 200, "{event}");
+    }
+    for path in
+        [Value::Null, json!(""), json!(":x"), json!("clusters"), json!(format!("/{}", "x".repeat(70_000)))]
+    {
+        let mut event = sample("register-get");
+        event["path"] = path;
+        assert!(matches!(call(&function, &event).await, Err(Failure::UnknownEvent)), "{event}");
+    }
+}

@@ -40,7 +40,7 @@ struct Heap {
 
 /// All of them.
 pub const TARGETS: [&Target; 10] =
-    [&ADDRESS, &API, &&CERTIFICATE, &EVENT, &FLUX, &PAYLOAD, &PLAIN, &PROBE, &REDACTION, &REGISTRATION];
+    [&ADDRESS, &API, &CERTIFICATE, &EVENT, &FLUX, &PAYLOAD, &PLAIN, &PROBE, &REDACTION, &REGISTRATION];
 
 impl Target {
     /// What is given first.
