@@ -6,6 +6,7 @@ here: names of errors and of variables, times, rights.
 
 import json
 import re
+from datetime import datetime, timedelta
 from fnmatch import fnmatchcase
 from pathlib import Path
 
@@ -24,6 +25,8 @@ STATES = MACHINE["States"]
 API = yaml_parse((INFRA / "openapi.yaml").read_text())
 
 LONGEST_DEADLINE = PARAMETERS["DeployMonitorTimeoutSecs"]["MaxValue"]
+# What VERDICT's "two polls running" is in step with, in seconds.
+SHORTEST_WAIT = 5
 # What Step Functions allows a standard execution.
 HISTORY_LIMIT = 25_000
 # Each route of the API's document, with names that could stand in its path.
@@ -95,7 +98,7 @@ class TestTimes:
     def test_the_history_has_room(self):
         """Entered, scheduled, started, succeeded, exited; entered, exited of the choice and of the wait."""
         a_round, a_retry, before_and_after = 9, 3, 60
-        rounds = LONGEST_DEADLINE / STATES["Wait"]["Seconds"]
+        rounds = LONGEST_DEADLINE / SHORTEST_WAIT
         assert rounds * a_round + before_and_after < HISTORY_LIMIT
         # A hiccup takes time, half of its longest wait on average, and leaves more behind: however many there are in every
         # round, and as long as the machine may run at all.
@@ -106,7 +109,21 @@ class TestTimes:
             assert events + before_and_after < HISTORY_LIMIT, f"{retries} hiccups a round"
 
     def test_the_machine_asks_every_five_seconds(self):
-        assert (STATES["Wait"]["Seconds"], STATES["Wait"]["Next"]) == (5, "Check")
+        assert (PARAMETERS["LongestWaitSecs"]["Default"], STATES["Wait"]["Next"]) == (5, "Check")
+        assert {wait(5, age, left) for age in (0, 49, 300, 7_000) for left in (-3, 2, 100)} == {SHORTEST_WAIT}
+
+    @pytest.mark.parametrize(("longest", "age", "left", "seconds"), [
+        (30, 0, 300, 5), (30, 59, 241, 5), (30, 65, 235, 6), (30, 205, 95, 20), (30, 1_000, 6_000, 30),
+        (60, 595, 6_000, 59), (60, 7_000, 200, 60),
+        # The last look comes at the deadline, and not before its time.
+        (30, 290.5, 9.5, 10), (60, 290.5, 2, 5), (60, 305, -5, 5),
+    ])
+    def test_a_longer_wait_is_a_tenth_of_the_age_and_ends_at_the_deadline(self, longest, age, left, seconds):
+        assert wait(longest, age, left) == seconds
+
+    def test_a_record_seems_alive_and_a_connection_lives_through_the_longest_wait(self):
+        """Checks write once a minute at least, and keep idle connections for 90 s."""
+        assert PARAMETERS["LongestWaitSecs"]["MaxValue"] <= 60
 
     def test_api_gateway_outlasts_the_register_function(self):
         assert RESOURCES["RegisterFunction"]["Properties"]["Timeout"] <= 29
@@ -737,19 +754,30 @@ CONTEXT = {
 }
 
 
-def evaluated(template, state_input, execution_input):
-    """A field of a state, as Step Functions makes it: its expressions worked out, the rest as it is."""
+def evaluated(template, state_input, execution_input, now=None):
+    """A field of a state, as Step Functions makes it: its expressions worked out, the rest as it is. `now` in ms."""
     if isinstance(template, dict):
-        return {key: evaluated(it, state_input, execution_input) for key, it in template.items()}
+        return {key: evaluated(it, state_input, execution_input, now) for key, it in template.items()}
     if isinstance(template, list):
-        return [evaluated(it, state_input, execution_input) for it in template]
+        return [evaluated(it, state_input, execution_input, now) for it in template]
     if not (isinstance(template, str) and template.startswith("{%") and template.endswith("%}")):
         return template
     expression = jsonata.Jsonata.jsonata(template[2:-2].strip())
     # Step Functions' own, in place of `$eval`.
     expression.register_lambda("parse", json.loads)
+    if now is not None:
+        expression.register_lambda("millis", lambda: now)
     context = {"Execution": {**CONTEXT, "Input": execution_input}}
     return expression.evaluate(None, {"states": {"input": state_input, "context": context}})
+
+
+def wait(longest: int, age: float, left: float) -> int:
+    """How long the machine waits, so many seconds after its start and before the deadline."""
+    start = datetime.fromisoformat(CONTEXT["StartTime"].replace("Z", "+00:00"))
+    deadline = (start + timedelta(seconds=age + left)).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+    text = STATES["Wait"]["Seconds"].replace("${LongestWaitSecs}", str(longest))
+    now = int((start.timestamp() + age) * 1000)
+    return evaluated(text, {"status": "pending", "deadline": deadline}, {}, now)
 
 
 def mark(execution_input) -> dict:
