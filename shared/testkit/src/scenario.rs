@@ -246,6 +246,24 @@ impl Scenario {
         releases.max(secrets).unwrap_or_default()
     }
 
+    /// The push on the recorded cluster's clock.
+    #[must_use]
+    pub fn pushed_at(&self) -> Timestamp {
+        Timestamp::from_millisecond(self.recording.pushed_ms).unwrap_or_default()
+    }
+
+    /// What was answered, in order: from when on, in milliseconds after the push, and
+    /// the objects: the HelmRelease, while there was one, or the secrets of the release.
+    pub fn answers(&self) -> impl Iterator<Item = (i64, Vec<&Value>)> {
+        let releases = self.recording.helm_releases.iter().map(|(at, it)| (*at, it.iter().collect()));
+        let secrets = self.recording.secrets.iter().map(|(at, it)| (*at, it.items.iter().collect()));
+        let (releases, secrets) = match self.helm_type {
+            HelmType::Flux => (Some(releases), None),
+            HelmType::Plain => (None, Some(secrets)),
+        };
+        releases.into_iter().flatten().chain(secrets.into_iter().flatten())
+    }
+
     fn polled(name: &str, path: &Path) -> Result<Self, ScenarioError> {
         let file: PolledFile = serde_json::from_str(&read(path)?)
             .map_err(|source| ScenarioError::Parse { path: path.to_owned(), source })?;
