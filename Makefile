@@ -38,8 +38,9 @@ lint: ## format, clippy, documentation, dependencies, template
 	$(PYTHON_TOOLS)/cfn-lint -r $(REGION) -t infra/template.yaml
 	cd infra && AWS_DEFAULT_REGION=$(REGION) SAM_CLI_TELEMETRY=0 "$$(../tests/e2e/venv)/sam" validate --lint -t template.yaml
 
-bench: ## what a decision costs; measured, never asserted
-	cargo bench --locked -p verdict --bench decide
+bench: ## what it costs, beside baselines, in one table; SECTIONS="hot cold" for a part; measured, never asserted
+	cargo build --locked --release -p check -p register -p bare
+	cargo run --locked --release -p bench -- $(SECTIONS)
 
 deploy: ## to AWS, with questions
 	cd infra && sam build && sam deploy --guided

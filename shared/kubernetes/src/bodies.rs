@@ -14,6 +14,10 @@ const SHARED: usize = 8 * 1024 * 1024;
 /// read side by side, and nobody waits.
 const FIRST: usize = 64 * 1024;
 
+/// How much of an announced length is taken at once: a body need not be copied as it
+/// grows, nor a small one hold much. No more, for an announcement costs a server nothing.
+const ANNOUNCED: usize = 512 * 1024;
+
 /// The memory for bodies, 16 MiB over all targets.
 ///
 /// It can't deadlock: a body that must wait while it grows waits for either half,
@@ -45,10 +49,12 @@ impl Budget {
         Self { shared: Arc::new(Semaphore::new(SHARED)), overflow: Arc::new(Semaphore::new(1)) }
     }
 
-    /// An empty body; waits where very many are being read.
-    pub(crate) async fn begin(&self, bound: usize) -> Body {
+    /// An empty body; waits where very many are being read. `announced` is its length,
+    /// where the server says it.
+    pub(crate) async fn begin(&self, bound: usize, announced: Option<u64>) -> Body {
         debug_assert!(bound <= LARGEST);
-        let first = FIRST.min(bound);
+        let announced = announced.map(|length| usize::try_from(length).unwrap_or(ANNOUNCED).min(ANNOUNCED));
+        let first = announced.unwrap_or(FIRST).min(bound);
         Body {
             bytes: Vec::new(),
             bound,
@@ -117,7 +123,7 @@ mod tests {
     #[tokio::test]
     async fn a_body_ends_at_its_bound() {
         let budget = Budget::new();
-        let mut body = budget.begin(10).await;
+        let mut body = budget.begin(10, None).await;
         assert_eq!(body.push(b"12345").await, Ok(()));
         assert_eq!(body.push(b"67890").await, Ok(()));
         assert_eq!(body.push(b"1").await, Err(TooLarge));
@@ -131,7 +137,7 @@ mod tests {
         let budget = Budget::new();
         let mut bodies = Vec::new();
         for _ in 0..100 {
-            let mut body = timeout(LIMIT, budget.begin(LARGEST)).await.unwrap();
+            let mut body = timeout(LIMIT, budget.begin(LARGEST, None)).await.unwrap();
             timeout(LIMIT, body.push(&[0; FIRST])).await.unwrap().unwrap();
             bodies.push(body);
         }
@@ -141,7 +147,7 @@ mod tests {
     async fn forty_bodies_of_the_largest_size_all_end_and_memory_is_kept() {
         let budget = Budget::new();
         let read = |budget: Budget| async move {
-            let mut body = budget.begin(LARGEST).await;
+            let mut body = budget.begin(LARGEST, None).await;
             for _ in 0..LARGEST / 65_536 {
                 body.push(&[1; 65_536]).await.unwrap();
                 tokio::task::yield_now().await;
@@ -157,9 +163,24 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn an_announced_length_is_taken_at_once_and_believed_only_so_far() {
+        let budget = Budget::new();
+        let mut small = budget.begin(LARGEST, Some(10)).await;
+        small.push(&[0; 3]).await.unwrap();
+        assert_eq!(small.bytes.capacity(), 10);
+        let huge = budget.begin(LARGEST, Some(u64::MAX)).await;
+        assert_eq!(free(&budget).0, SHARED - 10 - ANNOUNCED);
+        // Nothing breaks where more comes than was announced.
+        small.push(&[0; FIRST]).await.unwrap();
+        assert_eq!(small.bytes().len(), FIRST + 3);
+        drop((small, huge, budget.begin(5, Some(0)).await));
+        assert_eq!(free(&budget), (SHARED, 1));
+    }
+
+    #[tokio::test]
     async fn capacity_never_exceeds_what_is_held() {
         let budget = Budget::new();
-        let mut body = budget.begin(LARGEST).await;
+        let mut body = budget.begin(LARGEST, None).await;
         for size in [1, 100, FIRST, 5, 300_000, 1_000_000, 3] {
             body.push(&vec![0; size]).await.unwrap();
             assert!(body.bytes.capacity() <= body.shared.num_permits(), "{size}");

@@ -273,7 +273,7 @@ impl Session<'_> {
         let body = match timeout_at(self.deadline, self.read(response, bound)).await {
             Ok(Ok(body)) => body,
             // The status says enough.
-            Ok(Err(Trouble::TooLarge { .. })) if status != 200 => self.budget.begin(0).await,
+            Ok(Err(Trouble::TooLarge { .. })) if status != 200 => self.budget.begin(0, None).await,
             Ok(Err(Trouble::TooLarge { bound, .. })) => return Err(Trouble::TooLarge { bound, date }),
             Ok(Err(error)) => return Err(error),
             Err(_) => return Err(self.slow("did not end its answer").into()),
@@ -302,7 +302,7 @@ impl Session<'_> {
         if response.content_length().is_some_and(|announced| announced > bound as u64) {
             return Err(Trouble::TooLarge { bound, date: None });
         }
-        let mut body = self.budget.begin(bound).await;
+        let mut body = self.budget.begin(bound, response.content_length()).await;
         loop {
             match response.chunk().await {
                 Ok(Some(chunk)) => {

@@ -338,7 +338,7 @@ impl Session<'_> {
         let body = match timeout_at(deadline, self.read(response, bound)).await {
             Ok(Ok(Some(body))) => body,
             // The status says enough.
-            Ok(Ok(None)) if !status.is_success() => self.budget.begin(0).await,
+            Ok(Ok(None)) if !status.is_success() => self.budget.begin(0, None).await,
             Ok(Ok(None)) => {
                 let met =
                     format!("{} sent more than {} where little was asked for", self.server(), size(bound));
@@ -377,7 +377,7 @@ impl Session<'_> {
         if response.content_length().is_some_and(|announced| announced > bound as u64) {
             return Ok(None);
         }
-        let mut body = self.budget.begin(bound).await;
+        let mut body = self.budget.begin(bound, response.content_length()).await;
         loop {
             match response.chunk().await {
                 Ok(Some(chunk)) => match body.push(&chunk).await {

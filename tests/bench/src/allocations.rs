@@ -13,14 +13,13 @@ use monitor::{
 use serde_json::{Value, json};
 
 use crate::{
-    Binaries,
     table::{Row, Sample, Table, Unit},
     world::{World, event, one},
 };
 
 const POLLS: usize = 100;
 
-pub(crate) async fn measure(table: &mut Table, world: &World, _: &Binaries) {
+pub(crate) async fn measure(table: &mut Table, world: &World) {
     for (helm_type, release) in [("flux", "checkout"), ("plain", "plain")] {
         let event = event(&format!("allocations-{helm_type}"), helm_type, &one(release));
         let mut command = Command::new(std::env::current_exe().unwrap());

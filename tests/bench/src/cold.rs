@@ -80,8 +80,8 @@ pub(crate) async fn measure(table: &mut Table, binaries: &Binaries) {
             table.add(Row::new(format!("of it: {name}"), sample));
         }
     }
-    let load = loading(binaries);
-    table.add(Row::new("of init: load, to the end of a process without its variables", &load.ours));
+    let what = "of init: load, to the end of a process without its variables";
+    table.add(Row::new(what, &loading(binaries)));
 
     // The first look of a deployment finds its clusters in the registry, and stores the baseline.
     let mut first = Sample::new(Unit::Millis);
@@ -104,15 +104,15 @@ pub(crate) async fn measure(table: &mut Table, binaries: &Binaries) {
 }
 
 /// Without its variables a process ends as soon as it has begun.
-fn loading(binaries: &Binaries) -> Pair {
-    let mut pair = Pair::new(Unit::Millis);
+fn loading(binaries: &Binaries) -> Sample {
+    let mut sample = Sample::new(Unit::Millis);
     for _ in 0..STARTS {
         let mut command = Command::new(&binaries.check);
         command.env_clear().stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
         let began = Instant::now();
         let ended = command.status().unwrap();
-        pair.ours.add_time(began.elapsed());
+        sample.add_time(began.elapsed());
         assert!(!ended.success());
     }
-    pair
+    sample
 }

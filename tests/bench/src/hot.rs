@@ -85,7 +85,7 @@ pub(crate) async fn measure(table: &mut Table, binaries: &Binaries, counted: &mu
     with_tools(table, &world, &times.ours).await;
 
     world.set_round_trip(Duration::ZERO);
-    allocations::measure(table, &world, binaries).await;
+    allocations::measure(table, &world).await;
     decision::measure(table);
 }
 

@@ -29,9 +29,11 @@ impl Tool {
         Self { programs: &["kubectl"], name: "kubectl get --raw", arguments }
     }
 
+    /// What `helm status` reads of the release; that asks for its objects besides, of
+    /// which a simulated cluster has none.
     pub(crate) fn helm(release: &str) -> Self {
-        let arguments = ["status", release, "--namespace", NAMESPACE].map(str::to_owned).into();
-        Self { programs: &["helm", "helm4", "helm3"], name: "helm status", arguments }
+        let arguments = ["history", release, "--namespace", NAMESPACE].map(str::to_owned).into();
+        Self { programs: &["helm", "helm4", "helm3"], name: "helm history", arguments }
     }
 
     pub(crate) fn name(&self) -> &'static str {
