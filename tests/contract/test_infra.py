@@ -74,7 +74,7 @@ class TestTimes:
 
     def test_the_machine_outlasts_it(self):
         """The check before the deadline may be pending; then come the last wait, the last look, the mark, the event."""
-        after = STATES["Wait"]["Seconds"] + longest("Check", "Internal") + longest("Mark", "States.Timeout")
+        after = SHORTEST_WAIT + longest("Check", "Internal") + longest("Mark", "States.Timeout")
         after += longest("PublishMark", "States.Timeout")
         assert MACHINE["TimeoutSeconds"] > LONGEST_DEADLINE + after
 
@@ -102,9 +102,9 @@ class TestTimes:
         assert rounds * a_round + before_and_after < HISTORY_LIMIT
         # A hiccup takes time, half of its longest wait on average, and leaves more behind: however many there are in every
         # round, and as long as the machine may run at all.
-        hiccup, wait = retrier("Check", "Transient"), STATES["Wait"]["Seconds"]
+        hiccup = retrier("Check", "Transient")
         for retries in range(hiccup["MaxAttempts"] + 1):
-            takes = wait + sum(delays(hiccup, retries)) / 2
+            takes = SHORTEST_WAIT + sum(delays(hiccup, retries)) / 2
             events = MACHINE["TimeoutSeconds"] / takes * (a_round + retries * a_retry)
             assert events + before_and_after < HISTORY_LIMIT, f"{retries} hiccups a round"
 
