@@ -199,6 +199,7 @@ impl Cluster {
             token: self.simulated.token(),
             ca_cert: Some(self.simulated.ca_pem().to_owned()),
             tls_server_name: None,
+            personal: None,
         }
     }
 }

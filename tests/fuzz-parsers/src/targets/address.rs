@@ -108,6 +108,7 @@ fn run(data: &[u8]) {
     let credentials = Credentials {
         api_url: registered.clone().unwrap_or_else(|| api_url.clone().into_owned()),
         tls_server_name: name.map(str::to_owned),
+        personal: None,
         ..world::credentials()
     };
     let client = KubernetesClient::new(policy.clone()).unwrap();

@@ -168,6 +168,7 @@ pub(crate) fn credentials() -> Credentials {
         token: promises::TOKEN.into(),
         ca_cert: None,
         tls_server_name: None,
+        personal: None,
     }
 }
 
