@@ -72,7 +72,7 @@ impl Session<'_> {
 
     /// What is too large for the memory is no answer, as where it is really read.
     fn came(&self, sent: Sent<'_>) -> Came {
-        let begun = |bound| self.budget.begin(bound).now_or_never();
+        let begun = |bound| self.budget.begin(bound, None).now_or_never();
         let mut body = begun(RULES_BYTES);
         if let Some(read) = &mut body
             && read.push(sent.body).now_or_never() != Some(Ok(()))
