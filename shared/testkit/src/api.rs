@@ -1,9 +1,10 @@
 //! What the API server answers. No IO: a question in, an answer out.
 
-use std::{sync::Arc, time::Instant};
+use std::sync::Arc;
 
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 use http::Method;
+use jiff::Timestamp;
 use percent_encoding::percent_decode_str;
 use secrecy::{ExposeSecret, SecretString};
 use serde::{Deserialize, Serialize};
@@ -25,7 +26,7 @@ pub(crate) struct Question<'a> {
     /// Whether the connection showed a client certificate that the CA issued.
     pub(crate) certified: bool,
     pub(crate) body: &'a [u8],
-    pub(crate) now: Instant,
+    pub(crate) now: Timestamp,
 }
 
 /// An answer before any fault spoils it.
@@ -193,13 +194,13 @@ impl World {
         )
     }
 
-    fn helm_releases(&self, asked: &Asked, form: Form, now: Instant) -> Answer {
+    fn helm_releases(&self, asked: &Asked, form: Form, now: Timestamp) -> Answer {
         let found = self.store.helm_releases(&asked.namespace, now);
         let metadata = json!({ "resourceVersion": self.store.version().to_string() });
         form.list("helm.toolkit.fluxcd.io/v2", "HelmReleaseList", metadata, found.iter().map(Arc::as_ref))
     }
 
-    fn secret(&self, asked: &Asked, form: Form, now: Instant) -> Answer {
+    fn secret(&self, asked: &Asked, form: Form, now: Timestamp) -> Answer {
         let releases = self.store.secrets(&asked.namespace, now);
         let mut items = releases.iter().flat_map(|(_, it)| &it.items);
         let found = items.find(|it| it["metadata"]["name"].as_str() == Some(&asked.name));
@@ -210,7 +211,7 @@ impl World {
         form.one(&secret)
     }
 
-    fn secrets(&self, asked: &Asked, query: &Query, form: Form, now: Instant) -> Answer {
+    fn secrets(&self, asked: &Asked, query: &Query, form: Form, now: Timestamp) -> Answer {
         let selectors = label_selector(query.get("labelSelector")).and_then(|labels| {
             let fields = field_selector(query.get("fieldSelector"))?;
             let limit = query.get("limit").unwrap_or("0").parse::<usize>();
@@ -237,7 +238,7 @@ impl World {
             .filter(|it| form == Form::Metadata || it["data"].is_object())
             .collect();
         let key = |it: &Value| storage_key(it, &asked.namespace);
-        items.sort_by_key(|it| key(it));
+        items.sort_by_cached_key(|it| key(it));
         if let Some(after) = &after {
             items.retain(|it| key(it) >= *after);
         }

@@ -39,6 +39,16 @@ impl Clock for FixedClock {
     }
 }
 
+/// What a simulated cluster goes by: this machine's clock, or one that is moved.
+#[derive(Debug, Clone)]
+pub(crate) struct Time(pub(crate) Option<FixedClock>);
+
+impl Time {
+    pub(crate) fn now(&self) -> Timestamp {
+        self.0.as_ref().map_or_else(Timestamp::now, Clock::now)
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -24,6 +24,7 @@ use verdict::HelmType;
 use crate::{
     api::World,
     certificates::{CertificateError, CertificateKind, Certificates},
+    clock::FixedClock,
     fault::Fault,
     rewrite::{Rewrite, Shift, is_dns_name},
     rules::{Rule, User},
@@ -58,8 +59,11 @@ pub struct Config {
     pub anonymous: bool,
     /// Whether answers carry `Date`.
     pub date_header: bool,
-    /// How far the cluster's clock is ahead of this machine's: in `Date`, and
-    /// in the stamps of what is replayed.
+    /// The clock that the cluster goes by, instead of this machine's: a test that
+    /// moves it replays minutes without waiting for them.
+    pub clock: Option<FixedClock>,
+    /// How far the cluster's clock is ahead of that: in `Date`, and in the stamps
+    /// of what is replayed.
     pub clock_offset: SignedDuration,
     /// Above how many bytes an answer is packed, if the client takes that.
     pub gzip_above: Option<usize>,
@@ -80,6 +84,7 @@ impl Default for Config {
             flux_installed: true,
             anonymous: true,
             date_header: true,
+            clock: None,
             clock_offset: SignedDuration::ZERO,
             gzip_above: Some(128 * 1024),
             git_version: "v1.36.3".to_owned(),
@@ -124,7 +129,7 @@ pub enum FaultError {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Played {
-    /// When the push is, or was, on this machine's clock. What the cluster did
+    /// When the push is, or was, on this machine's clock or [`Config::clock`]. What the cluster did
     /// because of it is later.
     pub pushed_at: Timestamp,
     /// What a check asks for: path, and query where there is one.
@@ -234,7 +239,7 @@ impl SimulatedCluster {
     /// What the cluster's clock shows.
     #[must_use]
     pub fn now(&self) -> Timestamp {
-        let now = Timestamp::now();
+        let now = self.shared.clock.now();
         now.checked_add(self.clock_offset).unwrap_or(now)
     }
 
@@ -300,12 +305,11 @@ impl SimulatedCluster {
         }
 
         let recording = &scenario.recording;
-        let (now, started) = (Timestamp::now(), Instant::now());
+        let now = self.shared.clock.now();
         let offset = i64::try_from(self.clock_offset.as_millis()).unwrap_or_default();
         let earliest = now.as_millisecond() + 1 + i64::try_from(push_in.as_millis()).unwrap_or_default();
         let pushed_ms = earliest + (recording.pushed_ms - earliest - offset).rem_euclid(1000);
         let pushed_at = Timestamp::from_millisecond(pushed_ms).unwrap_or(now);
-        let origin = started + Duration::try_from(pushed_at.duration_since(now)).unwrap_or_default();
 
         let shift = Shift {
             recorded_ms: recording.pushed_ms,
@@ -320,10 +324,10 @@ impl SimulatedCluster {
         let mut world = lock(&self.shared.world);
         world.store.remove(namespace, name);
         if !helm_releases.is_empty() {
-            world.store.put_helm_release(namespace, name, Timeline::new(origin, helm_releases));
+            world.store.put_helm_release(namespace, name, Timeline::new(pushed_at, helm_releases));
         }
         if !secrets.is_empty() {
-            world.store.put_secrets(namespace, name, Timeline::new(origin, secrets));
+            world.store.put_secrets(namespace, name, Timeline::new(pushed_at, secrets));
         }
         drop(world);
 

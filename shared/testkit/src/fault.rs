@@ -1,6 +1,6 @@
 //! What can go wrong between a cluster and who asks it.
 
-use std::{convert::Infallible, time::Duration};
+use std::{convert::Infallible, iter, time::Duration};
 
 use bytes::Bytes;
 use futures_util::stream;
@@ -94,6 +94,11 @@ pub enum Fault {
         /// How many brackets.
         depth: usize,
     },
+    /// A 200 of JSON with exactly this body.
+    Body {
+        /// The body.
+        text: String,
+    },
     /// A 302 to there.
     Redirect {
         /// The `Location`.
@@ -179,13 +184,7 @@ pub(crate) async fn spoiled(fault: Option<Fault>, answer: Answer) -> Result<Resp
         }
         Fault::Trickle { every_ms } => trickle(answer, Duration::from_millis(every_ms)),
         Fault::Endless => endless(),
-        Fault::Huge { bytes } => {
-            let mut body = br#"{"padding":""#.to_vec();
-            let length = usize::try_from(bytes.min(MOST_BYTES)).unwrap_or_default();
-            body.resize(length.saturating_sub(2).max(body.len()), b'a');
-            body.extend_from_slice(b"\"}");
-            sent(Answer { body, ..ok() })
-        }
+        Fault::Huge { bytes } => huge(bytes.min(MOST_BYTES)),
         Fault::Truncated => truncated(answer),
         Fault::Status { code, retry_after } => {
             let mut response = sent(Answer::status(code, reason(code), "told to fail", None));
@@ -227,6 +226,7 @@ pub(crate) async fn spoiled(fault: Option<Fault>, answer: Answer) -> Result<Resp
                 format!("{{\"kind\":\"HelmRelease\",\"spec\":{}{}}}\n", "[".repeat(depth), "]".repeat(depth));
             sent(Answer { body: body.into_bytes(), ..ok() })
         }
+        Fault::Body { text } => sent(Answer { body: text.into_bytes(), ..ok() }),
         Fault::Redirect { location } => {
             let mut response = sent(Answer { status: 302, ..ok() });
             if let Ok(location) = HeaderValue::try_from(location) {
@@ -267,6 +267,20 @@ fn trickle(answer: Answer, every: Duration) -> Response<Body> {
         Some((Ok(Frame::data(Bytes::copy_from_slice(&[byte]))), left))
     });
     let mut response = with_body(&headers, StreamBody::new(bytes).boxed_unsync());
+    response.headers_mut().insert(header::CONTENT_LENGTH, length.into());
+    response
+}
+
+fn huge(bytes: u64) -> Response<Body> {
+    const PIECE: &[u8] = &[b'a'; 64 * 1024];
+    const START: &[u8] = br#"{"padding":""#;
+    const END: &[u8] = b"\"}";
+    let padding = usize::try_from(bytes).unwrap_or_default().saturating_sub(START.len() + END.len());
+    let pieces = iter::repeat_n(PIECE, padding / PIECE.len()).chain(PIECE.get(..padding % PIECE.len()));
+    let all = iter::once(START).chain(pieces).chain(iter::once(END));
+    let frames = all.map(|piece| Ok(Frame::data(Bytes::from_static(piece))));
+    let mut response = with_body(&ok(), StreamBody::new(stream::iter(frames)).boxed_unsync());
+    let length = START.len() + padding + END.len();
     response.headers_mut().insert(header::CONTENT_LENGTH, length.into());
     response
 }

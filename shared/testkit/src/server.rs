@@ -11,7 +11,7 @@ use std::{
         atomic::{AtomicBool, AtomicU64, Ordering::Relaxed},
     },
     task::{Context, Poll},
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 use bytes::Bytes;
@@ -19,7 +19,7 @@ use http::{HeaderMap, HeaderValue, Request, Response, header};
 use http_body_util::{BodyExt, Full, Limited};
 use hyper::{body::Incoming, server::conn::http1, service::service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
-use jiff::{SignedDuration, Timestamp, fmt::rfc2822::DateTimePrinter};
+use jiff::{SignedDuration, fmt::rfc2822::DateTimePrinter};
 use rustls::ServerConfig;
 use serde::Serialize;
 use tokio::{
@@ -33,6 +33,7 @@ use tokio_rustls::{TlsAcceptor, server::TlsStream};
 
 use crate::{
     api::{Question, World},
+    clock::Time,
     fault::{Abort, Body, Fault, Faults, spoiled},
     payload,
 };
@@ -81,6 +82,7 @@ pub(crate) struct Shared {
     pub(crate) faults: Mutex<Faults>,
     pub(crate) tls: Mutex<Arc<ServerConfig>>,
     pub(crate) date_header: bool,
+    pub(crate) clock: Time,
     pub(crate) clock_offset: SignedDuration,
     pub(crate) gzip_above: Option<usize>,
     pub(crate) log: Mutex<VecDeque<Logged>>,
@@ -98,6 +100,7 @@ impl Shared {
             faults: Mutex::default(),
             tls: Mutex::new(tls),
             date_header: config.date_header,
+            clock: Time(config.clock.clone()),
             clock_offset: config.clock_offset,
             gzip_above: config.gzip_above,
             log: Mutex::default(),
@@ -275,7 +278,7 @@ async fn respond(
         authorization: text(header::AUTHORIZATION),
         certified,
         body: &body,
-        now: Instant::now(),
+        now: shared.clock.now(),
     });
 
     let mut logged = Logged {
@@ -294,7 +297,7 @@ async fn respond(
         response = packed(response, shared.gzip_above).await;
     }
     if shared.date_header {
-        let now = Timestamp::now();
+        let now = shared.clock.now();
         let shown = now.checked_add(shared.clock_offset).unwrap_or(now);
         let date = DateTimePrinter::new().timestamp_to_rfc9110_string(&shown).ok();
         if let Some(date) = date.and_then(|it| HeaderValue::try_from(it).ok()) {

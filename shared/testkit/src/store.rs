@@ -1,7 +1,8 @@
 //! The objects of the simulated cluster, some of them changing as time goes by.
 
-use std::{collections::BTreeMap, sync::Arc, time::Instant};
+use std::{collections::BTreeMap, sync::Arc};
 
+use jiff::Timestamp;
 use serde_json::Value;
 
 use crate::scenario::Secrets;
@@ -13,25 +14,23 @@ const FIRST_VERSION: u64 = 2529;
 /// Something that changes at given moments, and stays the same between them.
 #[derive(Debug)]
 pub(crate) struct Timeline<T> {
-    origin: Instant,
+    origin: Timestamp,
     /// In milliseconds relative to the origin, in order, never empty.
     steps: Vec<(i64, T)>,
 }
 
 impl<T> Timeline<T> {
     pub(crate) fn constant(value: T) -> Self {
-        Self { origin: Instant::now(), steps: vec![(0, value)] }
+        Self { origin: Timestamp::UNIX_EPOCH, steps: vec![(0, value)] }
     }
 
-    pub(crate) fn new(origin: Instant, steps: Vec<(i64, T)>) -> Self {
+    pub(crate) fn new(origin: Timestamp, steps: Vec<(i64, T)>) -> Self {
         Self { origin, steps }
     }
 
     /// What it is at this moment; before the first step, the first.
-    fn at(&self, now: Instant) -> Option<&T> {
-        let elapsed = now.saturating_duration_since(self.origin).as_millis();
-        let ahead = self.origin.saturating_duration_since(now).as_millis();
-        let elapsed = i64::try_from(elapsed).unwrap_or(i64::MAX) - i64::try_from(ahead).unwrap_or(i64::MAX);
+    fn at(&self, now: Timestamp) -> Option<&T> {
+        let elapsed = now.as_millisecond() - self.origin.as_millisecond();
         let past = self.steps.partition_point(|(at, _)| *at <= elapsed);
         self.steps.get(past.saturating_sub(1)).map(|(_, value)| value)
     }
@@ -93,18 +92,18 @@ impl Store {
         FIRST_VERSION + self.writes
     }
 
-    pub(crate) fn helm_release(&self, namespace: &str, name: &str, now: Instant) -> Option<Arc<Value>> {
+    pub(crate) fn helm_release(&self, namespace: &str, name: &str, now: Timestamp) -> Option<Arc<Value>> {
         self.helm_releases.get(&(namespace.to_owned(), name.to_owned()))?.at(now)?.clone()
     }
 
     /// Those of one namespace, or of all where it is empty.
-    pub(crate) fn helm_releases(&self, namespace: &str, now: Instant) -> Vec<Arc<Value>> {
+    pub(crate) fn helm_releases(&self, namespace: &str, now: Timestamp) -> Vec<Arc<Value>> {
         let within = self.helm_releases.iter().filter(|((it, _), _)| namespace.is_empty() || it == namespace);
         within.filter_map(|(_, it)| it.at(now)?.clone()).collect()
     }
 
     /// Helm's secrets, by release: of one namespace, or of all where it is empty.
-    pub(crate) fn secrets(&self, namespace: &str, now: Instant) -> Vec<(&String, Arc<Secrets>)> {
+    pub(crate) fn secrets(&self, namespace: &str, now: Timestamp) -> Vec<(&String, Arc<Secrets>)> {
         let within = self.secrets.iter().filter(|((it, _), _)| namespace.is_empty() || it == namespace);
         within.filter_map(|((_, release), it)| Some((release, it.at(now).cloned()?))).collect()
     }
@@ -127,16 +126,16 @@ impl Store {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
+    use jiff::SignedDuration;
 
     use super::*;
 
     #[test]
     fn between_two_steps_it_stays() {
-        let origin = Instant::now() + Duration::from_secs(3600);
+        let origin = Timestamp::UNIX_EPOCH;
         let timeline = Timeline::new(origin, vec![(-500, 'a'), (10, 'b'), (10, 'c'), (700, 'd')]);
-        let at = |millis: u64| timeline.at(origin + Duration::from_millis(millis)).copied();
-        assert_eq!(timeline.at(origin - Duration::from_secs(60)).copied(), Some('a'));
+        let at = |millis| timeline.at(origin + SignedDuration::from_millis(millis)).copied();
+        assert_eq!(at(-60_000), Some('a'));
         assert_eq!(at(0), Some('a'));
         assert_eq!(at(10), Some('c'));
         assert_eq!(at(699), Some('c'));

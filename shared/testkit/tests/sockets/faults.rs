@@ -188,6 +188,9 @@ async fn answers_that_are_something_else() {
         let got = with(Fault::Nulls).await.unwrap().json();
         assert!(got["kind"] == "SecretList" && got["items"].is_null() && got["metadata"].is_null());
         assert!(got.as_object().unwrap().contains_key("items"));
+        let got = with(Fault::Body { text: "[1]".to_owned() }).await.unwrap();
+        assert_eq!((got.status.as_u16(), got.text.as_str()), (200, "[1]"));
+        assert_eq!(got.headers[header::CONTENT_TYPE], "application/json");
         let got = with(Fault::Redirect { location: "https://169.254.169.254/".to_owned() }).await.unwrap();
         assert_eq!(
             (got.status.as_u16(), got.headers[header::LOCATION].to_str().unwrap()),

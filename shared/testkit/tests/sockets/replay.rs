@@ -7,7 +7,7 @@ use flate2::read::GzDecoder;
 use http::header;
 use jiff::{SignedDuration, Timestamp, fmt::rfc2822::DateTimeParser};
 use serde_json::{Value, json};
-use testkit::{Config, Scenario, ScenarioError, SimulatedCluster};
+use testkit::{Config, FixedClock, Scenario, ScenarioError, SimulatedCluster};
 use tokio::time::sleep;
 
 use crate::{METADATA, client, fixtures, get, limited, scenario, start};
@@ -223,6 +223,31 @@ async fn a_cluster_whose_clock_is_ahead_says_so_everywhere() {
         let silent = SimulatedCluster::start(config).await.unwrap();
         let client = crate::client(silent.ca_pem());
         assert!(get(&client, &silent, "/version", "*/*").await.unwrap().headers.get(header::DATE).is_none());
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_clock_that_is_moved_takes_the_replay_along() {
+    limited(async {
+        let start: Timestamp = "2026-11-23T20:00:00Z".parse().unwrap();
+        let clock = FixedClock::new(start);
+        let offset = SignedDuration::from_hours(-1);
+        let config = Config { clock: Some(clock.clone()), clock_offset: offset, ..Config::default() };
+        let cluster = SimulatedCluster::start(config).await.unwrap();
+        let client = client(cluster.ca_pem());
+        let played =
+            cluster.play(&scenario("flux/chart-upgrade"), None, None, Duration::from_secs(60)).unwrap();
+        let pushed_in = played.pushed_at.duration_since(start).as_secs();
+        assert!((60..=61).contains(&pushed_in), "{pushed_in}");
+        for (secs, chart) in [(0, "1.0.0"), (59, "1.0.0"), (6, "1.1.0")] {
+            let now = clock.advance(SignedDuration::from_secs(secs));
+            let got = get(&client, &cluster, &played.path, "application/json").await.unwrap();
+            assert_eq!(got.json()["status"]["history"][0]["chartVersion"], chart, "{now}");
+            let date = got.headers[header::DATE].to_str().unwrap();
+            let date = DateTimeParser::new().parse_zoned_datetime(date).unwrap().timestamp();
+            assert_eq!((date, cluster.now()), (now + offset, now + offset));
+        }
     })
     .await;
 }
