@@ -19,6 +19,14 @@ const CLOCKS_AGREE: SignedDuration = SignedDuration::from_secs(2);
 /// A clock that differs by more is no clock at all.
 const NO_CLOCK: SignedDuration = SignedDuration::from_hours(24);
 
+/// A cluster's clock that seems further behind is believed only where the push
+/// lies in its future. Else it may be ours that is ahead, and what was released
+/// before the push would count as new.
+const BEHIND: SignedDuration = SignedDuration::from_mins(5);
+
+/// How far in the future, at least: the caller's clock is a third one.
+const FUTURE: SignedDuration = SignedDuration::from_mins(1);
+
 /// After so many polls running an answer that can't pass by itself counts. Two
 /// may still fall into one restart of an API server.
 pub(crate) const REFUSALS: u32 = 3;
@@ -113,6 +121,8 @@ impl ClusterClock {
         let (Some(stamp), Some(ahead)) = (stamp, self.ahead) else {
             return false;
         };
+        let is_proven = ahead >= -BEHIND || self.now().is_some_and(|now| pushed.duration_since(now) > FUTURE);
+        let ahead = if is_proven { ahead } else { SignedDuration::ZERO };
         pushed.checked_add(ahead).is_ok_and(|pushed| stamp.as_second() >= floor_second(pushed))
     }
 }

@@ -455,6 +455,14 @@ fn the_push_is_compared_on_the_clusters_clock_and_cut_to_the_second() {
         (0, -3000, -4, false),
         (0, 600_000, 599, false),
         (0, 600_000, 600, true),
+        (0, -300_000, -300, true),
+        (0, -300_000, -301, false),
+        // An hour behind: theirs, where the push is in its future. Else it may be
+        // ours that is ahead, and what came before the push is not new.
+        (0, -3_600_000, -3600, true),
+        (0, -3_600_000, -3601, false),
+        (-7_200_000, -3_600_000, -7200, true),
+        (-7_200_000, -3_600_000, -7201, false),
     ] {
         let asked = |case: Case| case.pushed_ms(pushed_ms).clock_ms(Some(ahead_ms));
         let case =
