@@ -29,8 +29,11 @@ async fn main() -> Result<(), Error> {
         events: Arc::new(aws.events(&config.event_bus)),
         clock: Arc::new(SystemClock),
     };
-    let settings =
-        Settings { default_timeout_secs: config.timeout_secs, record_ttl_days: config.record_ttl_days };
+    let settings = Settings {
+        default_timeout_secs: config.timeout_secs,
+        record_ttl_days: config.record_ttl_days,
+        ..Settings::default()
+    };
     let checker = Checker::new(ports, settings);
     lambda_runtime::run(service_fn(|event: LambdaEvent<Value>| check::handle(&checker, event.payload))).await
 }

@@ -53,7 +53,11 @@ fn wire(config: &RegisterConfig) -> Result<Function, Error> {
         registrar.clone(),
         Arc::new(aws.deployments(&config.deployments_table)),
         Arc::new(aws.executions(&config.state_machine_arn)),
-        Settings { default_timeout_secs: config.timeout_secs, record_ttl_days: config.record_ttl_days },
+        Settings {
+            default_timeout_secs: config.timeout_secs,
+            record_ttl_days: config.record_ttl_days,
+            ..Settings::default()
+        },
     );
     Ok(Function { router: register::router(Arc::new(api)), registrar })
 }

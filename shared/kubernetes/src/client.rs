@@ -118,6 +118,7 @@ impl KubernetesClient {
             let came = session.fetch(&request, PAGE_BYTES).await?;
             let page = parsing::page(came.answer(), namespace, release)?;
             revisions.extend(page.revisions);
+            parsing::keep_highest(&mut revisions);
             next = page.next;
             if next.is_none() {
                 return Ok(Dated { value: revisions, date: came.date });

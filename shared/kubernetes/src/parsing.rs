@@ -8,10 +8,12 @@ use std::borrow::Cow;
 
 use http::StatusCode;
 use jiff::Timestamp;
-use serde::{Deserialize, de::DeserializeOwned};
-use serde_json::error::Category;
+use serde::{Deserialize, Deserializer, de::DeserializeOwned};
+use serde_json::{error::Category, value::RawValue};
 use verdict::{
-    AskError, AskErrorKind, HelmRelease, Payload, ReleaseStatus, Revision, flux::object::HELM_CONTROLLER,
+    AskError, AskErrorKind, HelmRelease, Payload, ReleaseStatus, Revision,
+    bounded::{each, time, word},
+    flux::object::HELM_CONTROLLER,
 };
 
 use crate::{payload, requests::FLUX_GROUP};
@@ -26,6 +28,10 @@ const NAME_BYTES: usize = 253;
 /// Longer than any uid (36), Helm release's name (53), or SHA-512 with its name (135). Such words are kept, twenty of a
 /// kind, in an item of at most 400 KB with up to 39 other targets: no server may make it one that can't be stored.
 const WORD_BYTES: usize = 160;
+
+/// How many revisions of a release are kept, the highest. A verdict looks at a
+/// handful of new ones and at twenty old ones; forty targets may have 10,000 each.
+const KEPT: usize = 500;
 
 /// How much of a plain text is quoted.
 const QUOTED_CHARS: usize = 300;
@@ -44,7 +50,7 @@ pub(crate) struct Answer<'a> {
 /// One page of a list.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct Page {
-    /// The revisions on it.
+    /// The revisions on it; of very many the highest.
     pub(crate) revisions: Vec<Revision>,
     /// Names the next page, where there is one.
     pub(crate) next: Option<String>,
@@ -107,13 +113,22 @@ fn shorten(object: &mut HelmRelease) {
 
 /// One page of a release's secrets.
 pub(crate) fn page(answer: Answer<'_>, namespace: &str, release: &str) -> Result<Page, AskError> {
-    let list: List<Item> = list(answer)?;
-    let revisions = list
-        .items
-        .unwrap_or_default()
-        .into_iter()
-        .filter_map(|item| revision(item, namespace, release))
-        .collect();
+    let list = list(answer)?;
+    let (mut revisions, mut empty) = (Vec::new(), true);
+    list.each_item(answer, |item: Item| {
+        empty = false;
+        revisions.extend(revision(item, namespace, release));
+        if revisions.len() >= 2 * KEPT {
+            keep_highest(&mut revisions);
+        }
+    })?;
+    // "There is nothing" is said by an API server, not by whatever left everything out.
+    if empty && list.metadata.is_none() {
+        return Err(not_kubernetes(
+            "asked for a list of secrets, but the answer is an empty shell".to_owned(),
+        ));
+    }
+    keep_highest(&mut revisions);
     let next = list.metadata.unwrap_or_default().next.filter(|token| !token.is_empty());
     if next.as_ref().is_some_and(|token| token.len() > CONTINUE_BYTES) {
         return Err(not_kubernetes("the list's `continue` is too long".to_owned()));
@@ -123,10 +138,17 @@ pub(crate) fn page(answer: Answer<'_>, namespace: &str, release: &str) -> Result
 
 /// The payload of one release secret.
 pub(crate) fn payload(answer: Answer<'_>, secret: &str) -> Result<Payload, AskError> {
-    let list: List<Secret<'_>> = list(answer)?;
-    let found = list.items.unwrap_or_default().into_iter().find(|item| {
-        item.metadata.name.as_deref() == Some(secret) && item.metadata.label("owner") == Some("helm")
-    });
+    let list = list(answer)?;
+    let mut found = None;
+    list.each_item(answer, |item: Secret<'_>| {
+        let metadata = &item.metadata;
+        if found.is_none()
+            && metadata.name.as_deref() == Some(secret)
+            && metadata.label("owner") == Some("helm")
+        {
+            found = Some(item);
+        }
+    })?;
     let Some(found) = found else {
         return Ok(Payload::Unreadable(format!("the secret {secret} is gone")));
     };
@@ -148,7 +170,15 @@ pub(crate) fn not_kubernetes(message: String) -> AskError {
     AskError { kind: AskErrorKind::NotKubernetes, message }
 }
 
-fn list<'a, T: Deserialize<'a>>(answer: Answer<'a>) -> Result<List<T>, AskError> {
+/// Of very many revisions those that the rules put first.
+pub(crate) fn keep_highest(revisions: &mut Vec<Revision>) {
+    if revisions.len() > KEPT {
+        revisions.sort_by(|a, b| (b.version, b.created, &b.uid).cmp(&(a.version, a.created, &a.uid)));
+        revisions.truncate(KEPT);
+    }
+}
+
+fn list(answer: Answer<'_>) -> Result<List<'_>, AskError> {
     let kind: Kind = read(answer, "a list of secrets")?;
     // An older server answers with the whole secrets; their metadata serve as well.
     if !matches!(kind.kind.as_deref(), Some("PartialObjectMetadataList" | "SecretList")) {
@@ -173,12 +203,7 @@ fn revision(item: Item, namespace: &str, release: &str) -> Option<Revision> {
         .filter(|text| text.bytes().all(|b| b.is_ascii_digit()))
         .and_then(|text| text.parse().ok());
     let status = metadata.label("status").map_or(ReleaseStatus::Unknown, ReleaseStatus::from_label);
-    let by_flux = metadata
-        .managed_fields
-        .iter()
-        .flatten()
-        .any(|fields| fields.manager.as_deref() == Some(HELM_CONTROLLER));
-    let created = metadata.creation_timestamp.as_deref().and_then(|text| text.parse().ok());
+    let (by_flux, created) = (metadata.by_flux, metadata.creation_timestamp);
     let name = metadata.name.filter(|name| name.len() <= NAME_BYTES);
     let uid = metadata.uid.filter(|uid| uid.len() <= WORD_BYTES && !uid.contains(char::is_control));
     let (Some(version), Some(name), Some(uid)) = (version, name, uid) else {
@@ -277,7 +302,9 @@ pub(crate) fn is_html(answer: Answer<'_>) -> bool {
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
 struct Kind {
+    #[serde(default, deserialize_with = "word")]
     kind: Option<String>,
+    #[serde(default, deserialize_with = "word")]
     api_version: Option<String>,
 }
 
@@ -307,11 +334,22 @@ impl Status {
     }
 }
 
-/// A list; Go writes an empty one as `null`.
+/// A list, its items still as text: they are read one by one, since a page can hold
+/// a million empty ones.
 #[derive(Deserialize)]
-struct List<T> {
+struct List<'a> {
     metadata: Option<ListMetadata>,
-    items: Option<Vec<T>>,
+    /// Go writes an empty one as `null`.
+    #[serde(borrow)]
+    items: Option<&'a RawValue>,
+}
+
+impl<'a> List<'a> {
+    fn each_item<T: Deserialize<'a>>(&self, answer: Answer<'_>, take: impl FnMut(T)) -> Result<(), AskError> {
+        let Some(items) = self.items else { return Ok(()) };
+        each(&mut serde_json::Deserializer::from_str(items.get()), take)
+            .map_err(|e| unreadable(answer, &e, "a list of secrets"))
+    }
 }
 
 #[derive(Default, Deserialize)]
@@ -330,25 +368,43 @@ struct Item {
 #[derive(Default, Deserialize)]
 #[serde(rename_all = "camelCase")]
 struct Metadata {
+    #[serde(default, deserialize_with = "word")]
     name: Option<String>,
+    #[serde(default, deserialize_with = "word")]
     namespace: Option<String>,
+    #[serde(default, deserialize_with = "word")]
     uid: Option<String>,
-    creation_timestamp: Option<String>,
+    #[serde(default, deserialize_with = "time")]
+    creation_timestamp: Option<Timestamp>,
     labels: Option<Labels>,
-    managed_fields: Option<Vec<ManagedFields>>,
+    #[serde(default, rename = "managedFields", deserialize_with = "by_flux")]
+    by_flux: bool,
 }
 
 #[derive(Default, Deserialize)]
+#[serde(default)]
 struct Labels {
+    #[serde(deserialize_with = "word")]
     owner: Option<String>,
+    #[serde(deserialize_with = "word")]
     name: Option<String>,
+    #[serde(deserialize_with = "word")]
     status: Option<String>,
+    #[serde(deserialize_with = "word")]
     version: Option<String>,
 }
 
 #[derive(Deserialize)]
 struct ManagedFields {
+    #[serde(default, deserialize_with = "word")]
     manager: Option<String>,
+}
+
+/// Whether one of a secret's managers is helm-controller.
+fn by_flux<'de, D: Deserializer<'de>>(deserializer: D) -> Result<bool, D::Error> {
+    let mut found = false;
+    each(deserializer, |fields: ManagedFields| found |= fields.manager.as_deref() == Some(HELM_CONTROLLER))?;
+    Ok(found)
 }
 
 impl Metadata {
@@ -582,6 +638,32 @@ pub(crate) mod tests {
         assert_eq!(page.revisions[0].version, 4);
         assert_eq!(page.revisions[0].uid, "18dabb23-2909-4cfe-92db-4760bd5c80b9");
         assert_eq!(page.revisions[0].created, "2026-11-23T19:16:02Z".parse().ok());
+    }
+
+    #[test]
+    fn that_there_is_nothing_is_believed_of_a_list_that_says_what_it_is() {
+        let page = |rest: &str| page(ok(format!(r#"{{"kind":"SecretList"{rest}}}"#).as_bytes()), "ns", "x");
+        for shell in ["", r#","items":null"#, r#","items":[]"#, r#","items":null,"metadata":null"#] {
+            assert_eq!(page(shell).unwrap_err().kind, AskErrorKind::NotKubernetes, "{shell}");
+        }
+        let nothing = Page { revisions: vec![], next: None };
+        assert_eq!(page(r#","items":null,"metadata":{"resourceVersion":"1"}"#), Ok(nothing));
+    }
+
+    #[test]
+    fn of_very_many_revisions_the_highest_are_kept() {
+        let item = |version: usize| {
+            json!({"metadata": {
+                "name": format!("n{version}"), "uid": format!("u{version}"),
+                "labels": {"owner": "helm", "name": "x", "version": version.to_string()},
+            }})
+        };
+        // 7 and 2,003 have no divisor in common, so each number comes once.
+        let items: Vec<Value> = (0..2_003).map(|n| item(n * 7 % 2_003)).collect();
+        let list = json!({"kind": "SecretList", "items": items});
+        let page = page(ok(&serde_json::to_vec(&list).unwrap()), "ns", "x").unwrap();
+        let versions: Vec<i64> = page.revisions.iter().map(|r| r.version).collect();
+        assert_eq!(versions, (1_503..2_003).rev().collect::<Vec<_>>());
     }
 
     #[test]

@@ -9,12 +9,8 @@ use std::{
 
 use base64::{engine::general_purpose::STANDARD, read::DecoderReader};
 use flate2::bufread::GzDecoder;
-use serde::Deserialize;
-use serde_json::{Value, error::Category, value::RawValue};
-use verdict::{
-    Release,
-    plain::object::{Chart, Info},
-};
+use serde_json::error::Category;
+use verdict::Release;
 
 /// A secret holds 1 MiB at most (Kubernetes' `MaxSecretSize`); twice that is no
 /// longer one.
@@ -23,15 +19,9 @@ pub(crate) const PACKED_BYTES: u64 = 2 * 1024 * 1024;
 /// Charts with large files reach a few MiB. Far above is a gzip bomb.
 pub(crate) const UNPACKED_BYTES: u64 = 16 * 1024 * 1024;
 
-/// The user's values alone are kept, as a tree that takes up to twenty times its
-/// text. Helm's own tools fail on values near this size.
+/// The user's values alone are kept, as text, until what is expected was looked up
+/// in them. Helm's own tools fail on values near this size.
 const VALUES_BYTES: usize = 1024 * 1024;
-
-/// Helm's sentence; a message shows a thousand bytes of it.
-const DESCRIPTION_BYTES: usize = 16 * 1024;
-
-/// A chart's name or version; what is longer is none.
-const WORD_BYTES: usize = 512;
 
 /// How gzip begins; Helm tells by it, too (`pkg/storage/driver/util.go`).
 const GZIP: [u8; 3] = [0x1f, 0x8b, 0x08];
@@ -92,19 +82,11 @@ fn starts_with_gzip(packed: &mut impl BufRead) -> Result<bool, Unreadable> {
 }
 
 fn parse(json: impl Read) -> Result<Release, Unreadable> {
-    let stored: Stored = serde_json::from_reader(BufReader::new(json)).map_err(told)?;
-    let config = match stored.config {
-        Some(raw) if raw.get().len() > VALUES_BYTES => return Err(Unreadable::ValuesTooLarge),
-        Some(raw) => serde_json::from_str::<Option<Value>>(raw.get()).map_err(told)?,
-        None => None,
-    };
-    let mut info = stored.info.unwrap_or_default();
-    info.description.truncate(info.description.floor_char_boundary(DESCRIPTION_BYTES));
-    let mut chart = stored.chart.unwrap_or_default();
-    for text in [&mut chart.metadata.name, &mut chart.metadata.version, &mut chart.metadata.app_version] {
-        text.take_if(|text| text.len() > WORD_BYTES);
+    let release: Release = serde_json::from_reader(BufReader::new(json)).map_err(told)?;
+    if release.config.as_ref().is_some_and(|values| values.text_bytes() > VALUES_BYTES) {
+        return Err(Unreadable::ValuesTooLarge);
     }
-    Ok(Release { info, chart, config })
+    Ok(release)
 }
 
 fn told(error: serde_json::Error) -> Unreadable {
@@ -115,15 +97,6 @@ fn told(error: serde_json::Error) -> Unreadable {
         Category::Syntax => Unreadable::BrokenJson { line, column },
         Category::Data => Unreadable::OtherShape { line, column },
     }
-}
-
-/// As `verdict::Release`, but with the values still as text, so that they can be
-/// measured before they become a tree.
-#[derive(Deserialize)]
-struct Stored {
-    info: Option<Info>,
-    chart: Option<Chart>,
-    config: Option<Box<RawValue>>,
 }
 
 /// The innermost of our own reasons in an error of reading.
@@ -207,7 +180,6 @@ mod tests {
             list.as_array().unwrap().iter().max_by_key(|s| s["metadata"]["labels"]["version"].to_string());
         let release = unpack(last.unwrap()["data"]["release"].as_str().unwrap().as_bytes()).unwrap();
         assert!(release.info.description.starts_with("Rollback to "), "{}", release.info.description);
-        assert!(release.config.is_none_or(|values| values.is_object()));
     }
 
     #[test]
@@ -217,7 +189,7 @@ mod tests {
         for packed in [pack(json), pack(&gzip(json))] {
             let release = unpack(packed.as_bytes()).unwrap();
             assert_eq!(release.info.description, "old");
-            assert_eq!(release.config, Some(serde_json::json!({"a": [1, {"b": "c"}]})));
+            assert_eq!(release.config, serde_json::from_str(r#"{"a":[1,{"b":"c"}]}"#).unwrap());
         }
         assert_eq!(unpack(pack(br#"{"config":null}"#).as_bytes()).unwrap().config, None);
     }
@@ -273,7 +245,7 @@ mod tests {
     fn long_words_are_cut_or_none() {
         let long = json_text(&"ä".repeat(20_000), &"1".repeat(600));
         let release = unpack(pack(long.as_bytes()).as_bytes()).unwrap();
-        assert_eq!(release.info.description.len(), DESCRIPTION_BYTES);
+        assert_eq!(release.info.description.len(), verdict::bounded::TEXT_BYTES);
         assert_eq!((release.chart.metadata.version, release.chart.metadata.name), (None, None));
         let short = json_text("Install complete", "1.2.3");
         let release = unpack(pack(short.as_bytes()).as_bytes()).unwrap();

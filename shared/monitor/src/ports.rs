@@ -407,7 +407,8 @@ pub trait Clusters: Send + Sync {
         name: &str,
     ) -> Result<Dated<Option<Box<HelmRelease>>>, AskError>;
 
-    /// Labels and metadata of Helm's secrets of one release, in any order.
+    /// Labels and metadata of Helm's secrets of one release, in any order; of very
+    /// many those with the highest versions.
     ///
     /// # Errors
     /// Where the cluster can't be asked.

@@ -1,8 +1,6 @@
 //! What the push should bring, held against what is there.
 
-use serde_json::Value;
-
-use crate::{Expect, version};
+use crate::{Expect, Values, values::Found, version};
 
 /// The versions of a release.
 #[derive(Debug, Clone, Copy)]
@@ -12,7 +10,7 @@ pub(crate) struct Versions<'a> {
 }
 
 /// Whether a release is the expected one. An expectation is never met by what is absent.
-pub(crate) fn met(expect: &Expect, seen: Versions<'_>, values: Option<&Value>) -> bool {
+pub(crate) fn met(expect: &Expect, seen: Versions<'_>, values: Option<&Values>) -> bool {
     let version = |expected: Option<&str>, seen: Option<&str>| {
         expected.is_none_or(|e| seen.is_some_and(|s| version::meets(e, s)))
     };
@@ -38,26 +36,12 @@ pub(crate) fn overtaken(expect: &Expect, now: Versions<'_>, then: Versions<'_>) 
 }
 
 /// The first pointer whose value is not there, and whether anything is.
-pub(crate) fn missing_value<'a>(expect: &'a Expect, values: Option<&Value>) -> Option<(&'a str, bool)> {
-    expect.values.iter().find_map(|(pointer, expected)| {
-        let found = values.and_then(|v| v.pointer(pointer));
-        let met = found.is_some_and(|found| same_value(expected, found));
-        (!met).then_some((pointer.as_str(), found.is_some()))
+pub(crate) fn missing_value<'a>(expect: &'a Expect, values: Option<&Values>) -> Option<(&'a str, bool)> {
+    let found = values.map(|values| values.found(expect)).unwrap_or_default();
+    expect.values.keys().find_map(|pointer| match found.get(pointer) {
+        Some(Found::Expected) => None,
+        other => Some((pointer.as_str(), other.is_some())),
     })
-}
-
-/// A string equals a scalar's text form, so that `"8080"` in a pipeline's
-/// variable meets `8080` in YAML, and the other way round; else JSON equality.
-fn same_value(expected: &Value, found: &Value) -> bool {
-    match (expected, found) {
-        (Value::String(text), Value::Number(n)) | (Value::Number(n), Value::String(text)) => {
-            *text == n.to_string()
-        }
-        (Value::String(text), Value::Bool(b)) | (Value::Bool(b), Value::String(text)) => {
-            *text == b.to_string()
-        }
-        _ => expected == found,
-    }
 }
 
 /// What is expected, in words; never a value.

@@ -1,6 +1,7 @@
 #![doc = include_str!("../README.md")]
 
 mod ask;
+pub mod bounded;
 mod conclude;
 mod decide;
 mod expectation;
@@ -9,6 +10,7 @@ pub mod plain;
 mod reason;
 mod state;
 mod text;
+mod values;
 mod version;
 
 pub use ask::{AskError, AskErrorKind, Expect, FailOn, Look, Question, Releases, Seen};
@@ -21,6 +23,7 @@ pub use state::{
     Baseline, FluxBaseline, Memory, Observed, PlainBaseline, ReleaseId, RevisionId, Streak, TargetState,
 };
 pub use text::{MESSAGE_BYTES, clean};
+pub use values::Values;
 
 /// How many revisions of a baseline are kept: an item stays small at 10,000 of them.
 pub const KEPT_REVISIONS: usize = 20;

@@ -413,7 +413,7 @@ proptest! {
         for (poll, mut revisions) in (0..).zip(revisions) {
             for (_, payload) in &mut revisions {
                 if let Payload::Read(release) = payload {
-                    release.config = Some(found.clone());
+                    release.config = serde_json::from_value(found.clone()).unwrap();
                 }
             }
             state = asked.known(HelmType::Plain, &state, &look(poll, listed(&revisions)));

@@ -1,10 +1,14 @@
 //! What is read of a HelmRelease (`helm.toolkit.fluxcd.io/v2`).
 
-use jiff::Timestamp;
-use serde::{Deserialize, Deserializer, de::IgnoredAny};
-use serde_json::Value;
+use std::cmp::Reverse;
 
-use crate::{FluxBaseline, KEPT_REVISIONS, ReleaseId};
+use jiff::Timestamp;
+use serde::{Deserialize, de::IgnoredAny};
+
+use crate::{
+    FluxBaseline, KEPT_REVISIONS, ReleaseId, Values,
+    bounded::{Kept, list, null_is_default, start_of_word, text, time, word},
+};
 
 /// The manager's name under which helm-controller writes
 /// (its `ControllerName`, helm-controller `main.go`).
@@ -31,10 +35,13 @@ pub struct HelmRelease {
 #[serde(default, rename_all = "camelCase")]
 pub struct Metadata {
     /// The object's name.
+    #[serde(deserialize_with = "word")]
     pub name: Option<String>,
     /// The object's namespace.
+    #[serde(deserialize_with = "word")]
     pub namespace: Option<String>,
     /// Names this object for ever: one made again has another.
+    #[serde(deserialize_with = "word")]
     pub uid: Option<String>,
     /// Moves with every change of the spec.
     pub generation: Option<i64>,
@@ -44,7 +51,7 @@ pub struct Metadata {
     #[serde(deserialize_with = "null_is_default")]
     pub labels: Labels,
     /// Who wrote which fields, and when.
-    #[serde(deserialize_with = "null_is_default")]
+    #[serde(deserialize_with = "list")]
     pub managed_fields: Vec<ManagedFields>,
 }
 
@@ -53,10 +60,10 @@ pub struct Metadata {
 #[serde(default)]
 pub struct Labels {
     /// The Kustomization's name.
-    #[serde(rename = "kustomize.toolkit.fluxcd.io/name")]
+    #[serde(rename = "kustomize.toolkit.fluxcd.io/name", deserialize_with = "word")]
     pub kustomization: Option<String>,
     /// The Kustomization's namespace.
-    #[serde(rename = "kustomize.toolkit.fluxcd.io/namespace")]
+    #[serde(rename = "kustomize.toolkit.fluxcd.io/namespace", deserialize_with = "word")]
     pub kustomization_namespace: Option<String>,
 }
 
@@ -65,8 +72,10 @@ pub struct Labels {
 #[serde(default, rename_all = "camelCase")]
 pub struct ManagedFields {
     /// Who wrote.
+    #[serde(deserialize_with = "word")]
     pub manager: Option<String>,
     /// `status` for a write of the status.
+    #[serde(deserialize_with = "word")]
     pub subresource: Option<String>,
     /// When the entry was last changed.
     #[serde(deserialize_with = "time")]
@@ -93,12 +102,13 @@ pub struct Spec {
     #[serde(deserialize_with = "null_is_default")]
     pub suspend: bool,
     /// Flux's patience with one Helm action, as Go writes durations; 5 minutes where absent.
+    #[serde(deserialize_with = "word")]
     pub timeout: Option<String>,
     /// The chart by name and version.
     #[serde(deserialize_with = "null_is_default")]
     pub chart: ChartTemplate,
     /// The values written in the object.
-    pub values: Option<Value>,
+    pub values: Option<Values>,
     /// Values from elsewhere; what stands there can't be seen.
     #[serde(deserialize_with = "null_is_default")]
     pub values_from: Vec<IgnoredAny>,
@@ -124,6 +134,7 @@ pub struct ChartTemplate {
 #[serde(default, rename_all = "camelCase")]
 pub struct ChartSpec {
     /// A version or a range in Helm's grammar.
+    #[serde(deserialize_with = "word")]
     pub version: Option<String>,
     /// Where the chart comes from.
     #[serde(deserialize_with = "null_is_default")]
@@ -135,6 +146,7 @@ pub struct ChartSpec {
 #[serde(default)]
 pub struct SourceRef {
     /// `HelmRepository`, `GitRepository` or `Bucket`.
+    #[serde(deserialize_with = "word")]
     pub kind: Option<String>,
 }
 
@@ -164,10 +176,13 @@ pub struct FluxStatus {
     /// The generation that was really tried.
     pub last_attempted_generation: Option<i64>,
     /// The chart version that was tried.
+    #[serde(deserialize_with = "word")]
     pub last_attempted_revision: Option<String>,
     /// The digest of the values that were tried.
+    #[serde(deserialize_with = "word")]
     pub last_attempted_config_digest: Option<String>,
     /// The digest of the OCI artifact that was tried.
+    #[serde(deserialize_with = "word")]
     pub last_attempted_revision_digest: Option<String>,
     /// Failed attempts since generation, chart or values last changed.
     pub failures: Option<i64>,
@@ -176,10 +191,10 @@ pub struct FluxStatus {
     /// Failed upgrades that left a release behind.
     pub upgrade_failures: Option<i64>,
     /// The conditions, in any order.
-    #[serde(deserialize_with = "null_is_default")]
+    #[serde(deserialize_with = "list")]
     pub conditions: Vec<Condition>,
     /// What Helm stored, in any order; trimmed by the controller.
-    #[serde(deserialize_with = "null_is_default")]
+    #[serde(deserialize_with = "list")]
     pub history: Vec<HistoryEntry>,
 }
 
@@ -188,16 +203,16 @@ pub struct FluxStatus {
 #[serde(default, rename_all = "camelCase")]
 pub struct Condition {
     /// Ready, Released, Reconciling, Stalled, TestSuccess or Remediated.
-    #[serde(rename = "type", deserialize_with = "null_is_default")]
+    #[serde(rename = "type", deserialize_with = "start_of_word")]
     pub kind: String,
     /// True, False or Unknown.
-    #[serde(deserialize_with = "null_is_default")]
+    #[serde(deserialize_with = "start_of_word")]
     pub status: String,
     /// One CamelCase word.
-    #[serde(deserialize_with = "null_is_default")]
+    #[serde(deserialize_with = "start_of_word")]
     pub reason: String,
     /// A text for a person.
-    #[serde(deserialize_with = "null_is_default")]
+    #[serde(deserialize_with = "text")]
     pub message: String,
 }
 
@@ -206,21 +221,54 @@ pub struct Condition {
 #[serde(default, rename_all = "camelCase")]
 pub struct HistoryEntry {
     /// The Helm release's name.
-    #[serde(deserialize_with = "null_is_default")]
+    #[serde(deserialize_with = "start_of_word")]
     pub name: String,
     /// Helm's revision.
     #[serde(deserialize_with = "null_is_default")]
     pub version: i64,
     /// Helm's word for where the revision stands.
-    #[serde(deserialize_with = "null_is_default")]
+    #[serde(deserialize_with = "start_of_word")]
     pub status: String,
     /// When the action began, in whole seconds.
     #[serde(deserialize_with = "time")]
     pub last_deployed: Option<Timestamp>,
     /// The chart's version.
+    #[serde(deserialize_with = "word")]
     pub chart_version: Option<String>,
     /// The app's version.
+    #[serde(deserialize_with = "word")]
     pub app_version: Option<String>,
+}
+
+impl Kept for ManagedFields {
+    /// Each tool that ever wrote a part of the spec has one; a handful does.
+    const MOST: usize = 64;
+
+    fn counts(&self) -> bool {
+        self.fields.spec.is_some()
+    }
+}
+
+impl Kept for Condition {
+    /// helm-controller writes each of its six kinds once.
+    const MOST: usize = 16;
+
+    fn counts(&self) -> bool {
+        matches!(
+            self.kind.as_str(),
+            "Ready" | "Released" | "Reconciling" | "Stalled" | "TestSuccess" | "Remediated"
+        )
+    }
+}
+
+impl Kept for HistoryEntry {
+    /// helm-controller trims to those since the last that was deployed, five as a rule.
+    const MOST: usize = 32;
+
+    fn trim(all: &mut Vec<Self>) {
+        all.sort_by_key(|h| Reverse((h.version, h.last_deployed)));
+        all.truncate(Self::MOST);
+    }
 }
 
 impl HistoryEntry {
@@ -291,19 +339,4 @@ impl HelmRelease {
             app_version: head.and_then(|h| h.app_version.clone()),
         }
     }
-}
-
-/// `null` is what a serializer in Go writes for a nil slice or pointer.
-pub(crate) fn null_is_default<'de, D, T>(deserializer: D) -> Result<T, D::Error>
-where
-    D: Deserializer<'de>,
-    T: Deserialize<'de> + Default,
-{
-    Ok(Option::<T>::deserialize(deserializer)?.unwrap_or_default())
-}
-
-/// A time that can't be read is no time: it is no evidence, and no reason to
-/// refuse the object.
-pub(crate) fn time<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Timestamp>, D::Error> {
-    Ok(Option::<Value>::deserialize(deserializer)?.and_then(|v| v.as_str()?.parse().ok()))
 }

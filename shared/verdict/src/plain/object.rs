@@ -2,9 +2,11 @@
 
 use jiff::Timestamp;
 use serde::Deserialize;
-use serde_json::Value;
 
-use crate::{RevisionId, flux::object::null_is_default};
+use crate::{
+    RevisionId, Values,
+    bounded::{null_is_default, text, word},
+};
 
 /// One release secret, by its labels and metadata.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -107,7 +109,7 @@ pub struct Release {
     #[serde(deserialize_with = "null_is_default")]
     pub chart: Chart,
     /// The values the user gave.
-    pub config: Option<Value>,
+    pub config: Option<Values>,
 }
 
 /// `info` of a release.
@@ -115,7 +117,7 @@ pub struct Release {
 #[serde(default)]
 pub struct Info {
     /// Helm's sentence on the last action.
-    #[serde(deserialize_with = "null_is_default")]
+    #[serde(deserialize_with = "text")]
     pub description: String,
     /// The revision rolled back to, where Helm writes it.
     #[serde(deserialize_with = "null_is_default")]
@@ -136,9 +138,12 @@ pub struct Chart {
 #[serde(default, rename_all = "camelCase")]
 pub struct ChartMetadata {
     /// The chart's name.
+    #[serde(deserialize_with = "word")]
     pub name: Option<String>,
     /// The chart's version.
+    #[serde(deserialize_with = "word")]
     pub version: Option<String>,
     /// The app's version.
+    #[serde(deserialize_with = "word")]
     pub app_version: Option<String>,
 }
