@@ -8,17 +8,15 @@ use async_trait::async_trait;
 use lambda_runtime::Diagnostic;
 use monitor::{
     check::{CheckPorts, Checker, Settings},
-    cluster::ClusterRow,
     contract,
     deployment::Deployment,
-    memory::{MemoryDeployments, MemoryEvents, MemoryRegistry, MemoryVault, NoEks},
-    ports::{
-        Clusters, Credentials, Dated, Deployments, Expected, History, Registry, StoreError, Stored,
-        SystemClock, Vault,
-    },
+    memory::{MemoryDeployments, MemoryEvents},
+    ports::{Clusters, Credentials, Dated, Deployments, History, StoreError, Stored, SystemClock},
 };
 use serde_json::{Value, json};
 use verdict::{AskError, HelmRelease, Payload, Reason, Revision, Status};
+
+mod world;
 
 /// A cluster in which there is nothing.
 struct Empty;
@@ -72,24 +70,10 @@ impl Deployments for Faulty {
 }
 
 async fn checker(deployments: Arc<dyn Deployments>) -> (Checker, Arc<MemoryEvents>) {
-    let clock = Arc::new(SystemClock);
-    let (registry, vault, events) =
-        (Arc::new(MemoryRegistry::default()), MemoryVault::default(), Arc::new(MemoryEvents::default()));
-    for id in ["prod-eu", "prod-us"] {
-        let row = ClusterRow { name: id.to_owned(), ..contract::cluster(id, "n") };
-        assert_eq!(registry.put(&row, Expected::Absent).await.unwrap(), Stored::Yes);
-        vault.put(id, &contract::credentials("token").into()).await.unwrap();
-    }
-    let ports = CheckPorts {
-        deployments,
-        registry: registry.clone(),
-        environments: registry,
-        vault: Arc::new(vault),
-        eks: Arc::new(NoEks),
-        clusters: Arc::new(Empty),
-        events: events.clone(),
-        clock,
-    };
+    let events = Arc::new(MemoryEvents::default());
+    let registered = ["prod-eu", "prod-us"].map(|id| (id.to_owned(), contract::credentials("token")));
+    let ports = world::ports(registered, Arc::new(Empty), Arc::new(SystemClock)).await;
+    let ports = CheckPorts { deployments, events: events.clone(), ..ports };
     (Checker::new(ports, Settings::default()), events)
 }
 

@@ -5,48 +5,16 @@
 
 use std::{fs, path::PathBuf, sync::Arc, time::Duration};
 
-use kubernetes::{AddressPolicy, KubernetesClient};
-use monitor::{
-    answer::Answer,
-    check::{CheckPorts, Checker, Settings},
-    cluster::ClusterRow,
-    contract,
-    memory::{MemoryDeployments, MemoryEvents, MemoryRegistry, MemoryVault, NoEks},
-    ports::{Credentials, Expected, Registry as _, Stored, SystemClock, Vault as _},
-};
-use secrecy::ExposeSecret as _;
+use monitor::{answer::Answer, check::Checker, ports::SystemClock};
 use serde_json::{Value, json};
 use testkit::{Config, Scenario, SimulatedCluster};
+
+mod world;
 
 /// As long as the longest recording needs, two looks after its end included.
 const TIMEOUT_SECS: u32 = 60;
 /// Where the verdict is `Timeout`, three looks are enough to see that nothing else comes.
 const SHORT_TIMEOUT_SECS: u32 = 12;
-
-async fn checker(cluster: &SimulatedCluster) -> Checker {
-    let (registry, vault) = (Arc::new(MemoryRegistry::default()), MemoryVault::default());
-    let row = ClusterRow { name: "recorded".to_owned(), ..contract::cluster("recorded", "n") };
-    assert_eq!(registry.put(&row, Expected::Absent).await.unwrap(), Stored::Yes);
-    let credentials = Credentials {
-        api_url: cluster.api_url(),
-        token: cluster.token().expose_secret().into(),
-        ca_cert: Some(cluster.ca_pem().to_owned()),
-        tls_server_name: None,
-        personal: None,
-    };
-    vault.put("recorded", &credentials.into()).await.unwrap();
-    let ports = CheckPorts {
-        deployments: Arc::new(MemoryDeployments::default()),
-        registry: registry.clone(),
-        environments: registry,
-        vault: Arc::new(vault),
-        eks: Arc::new(NoEks),
-        clusters: Arc::new(KubernetesClient::new(AddressPolicy::parse("127.0.0.1/32").unwrap()).unwrap()),
-        events: Arc::new(MemoryEvents::default()),
-        clock: Arc::new(SystemClock),
-    };
-    Checker::new(ports, Settings::default())
-}
 
 async fn judged(checker: &Checker, event: Value) -> Answer {
     loop {
@@ -64,7 +32,8 @@ async fn every_recording_over_tls_is_judged_as_written_down() {
     let cases: Vec<Value> =
         serde_json::from_slice(&fs::read(fixtures.join("verdicts.json")).unwrap()).unwrap();
     let cluster = SimulatedCluster::start(Config::default()).await.unwrap();
-    let checker = checker(&cluster).await;
+    let registered = [("recorded".to_owned(), world::credentials(&cluster))];
+    let checker = world::checker(registered, Arc::new(SystemClock)).await;
     let all = cases.iter().enumerate().map(|(number, case)| {
         let recording = case["recording"].as_str().unwrap();
         let scenario = Scenario::load(&fixtures, recording).unwrap();
