@@ -35,7 +35,7 @@ lint: ## format, clippy, documentation, dependencies, template
 	cargo clippy --locked --workspace --all-targets -- -D warnings
 	RUSTDOCFLAGS="-D warnings" cargo doc --locked --workspace --no-deps
 	tests/deny
-	$(PYTHON_TOOLS)/cfn-lint -r $(REGION) -t infra/template.yaml
+	$(PYTHON_TOOLS)/cfn-lint -r $(REGION) -t infra/template.yaml infra/examples/notify.yaml
 	cd infra && AWS_DEFAULT_REGION=$(REGION) SAM_CLI_TELEMETRY=0 "$$(../tests/e2e/venv)/sam" validate --lint -t template.yaml
 
 bench: ## what it costs, beside baselines, in one table; SECTIONS="hot cold" for a part; measured, never asserted

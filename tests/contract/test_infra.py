@@ -11,6 +11,7 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 
 import jsonata
+import jsonschema
 import pytest
 from samcli.yamlhelper import yaml_parse
 
@@ -414,7 +415,9 @@ class TestRights:
             for it in statements(name):
                 assert all("*" not in action for action in it["Action"]), f"{name}: {it['Sid']}"
                 if it["Effect"] == "Allow" and it["Resource"] == "*":
-                    assert all(re.match(r"ec2:Describe", action) for action in it["Action"]), f"{name}: {it['Sid']}"
+                    # Of these two services, the Describe actions and what sends traces (service authorization reference).
+                    assert all(re.match(r"ec2:Describe|xray:Put(TraceSegments|TelemetryRecords)$", action)
+                               for action in it["Action"]), f"{name}: {it['Sid']}"
 
     def test_a_part_is_open_only_where_it_must_be(self):
         """Each `*` within a resource, by what stands around it."""
@@ -530,7 +533,7 @@ class TestRights:
 
     @pytest.mark.parametrize(("condition", "parameter"), [
         ("DescribesEks", "EksClusterArns"), ("AssumesEksRoles", "EksRoleArns"), ("WithSecretKey", "SecretKmsKeyArn"),
-        ("InVpc", "VpcSubnetIds"),
+        ("InVpc", "VpcSubnetIds"), ("WithAlarms", "AlarmTopicArn"),
     ])
     def test_a_condition_is_its_parameter(self, condition, parameter):
         assert TEMPLATE["Conditions"][condition] == {"Fn::Not": [{"Fn::Equals": [{"Ref": parameter}, ""]}]}
@@ -601,6 +604,256 @@ class TestPolicies:
         return [it.removeprefix(start) for it in found]
 
 
+# What AWS publishes, by namespace: metrics, and the dimensions that each has by itself. "Available CloudWatch metrics for
+# Amazon SQS" (SQS developer guide), "Types of metrics for Lambda functions" (Lambda developer guide), "Monitoring Step
+# Functions metrics using Amazon CloudWatch" (Step Functions developer guide).
+PUBLISHED = {
+    "AWS/SQS": ({"ApproximateNumberOfMessagesVisible"}, {"QueueName"}),
+    "AWS/Lambda": ({"Errors", "Throttles"}, {"FunctionName"}),
+    "AWS/States": ({
+        "ExecutionsStarted", "ExecutionsSucceeded", "ExecutionsFailed", "ExecutionsAborted", "ExecutionsTimedOut",
+        "ExecutionThrottled",
+    }, {"StateMachineArn"}),
+}
+# The lines that the handlers write, to which their own tests hold them.
+LINES = {it.stem: json.loads(it.read_text()) for it in (ROOT / "tests/fixtures/metrics").glob("*.json")}
+# Of our dimensions, those whose values are one of a few.
+CLOSED = {"Status": ["succeeded", "failed"]}
+
+
+def is_written(namespace: str, metric: str, dimensions: dict[str, str]) -> bool:
+    """Whether somebody writes this metric with just these dimensions, and these values where they are named."""
+    if namespace in PUBLISHED:
+        metrics, names = PUBLISHED[namespace]
+        return metric in metrics and set(dimensions) == names
+    for line in LINES.values():
+        for directive in line["_aws"]["CloudWatchMetrics"]:
+            if directive["Namespace"] != namespace or metric not in {it["Name"] for it in directive["Metrics"]}:
+                continue
+            for names in directive["Dimensions"]:
+                if set(names) == set(dimensions) and all(
+                        value == line[name] or value in CLOSED.get(name, [])
+                        for name, value in dimensions.items() if name not in ("Stack", "Cluster")):
+                    return True
+    return False
+
+
+def alarms() -> dict[str, dict]:
+    return {name: it["Properties"] for name, it in of_type("AWS::CloudWatch::Alarm").items()}
+
+
+def dashboard() -> list[dict]:
+    """The widgets, with names in the place of what CloudFormation fills in."""
+    body = RESOURCES["OperatorDashboard"]["Properties"]["DashboardBody"]["Fn::Sub"]
+    return json.loads(re.sub(r"\$\{!", "${", re.sub(r"\$\{(?!!)([\w:.]+)\}", r"<\1>", body)))["widgets"]
+
+
+class TestOperators:
+    @pytest.mark.parametrize("name", alarms())
+    def test_an_alarm_can_fire(self, name):
+        it = alarms()[name]
+        assert is_written(it["Namespace"], it["MetricName"], {one["Name"]: one["Value"] for one in it["Dimensions"]})
+        # And is of something in the stack.
+        for one in it["Dimensions"]:
+            value = one["Value"]
+            kind = {"QueueName": "AWS::SQS::Queue", "FunctionName": "AWS::Serverless::Function",
+                    "StateMachineArn": "AWS::Serverless::StateMachine"}.get(one["Name"])
+            if kind:
+                logical = value["Fn::GetAtt"][0] if "Fn::GetAtt" in value else value["Ref"]
+                assert RESOURCES[logical]["Type"] == kind
+            elif one["Name"] == "Stack":
+                assert value == {"Ref": "AWS::StackName"}
+        assert it["AlarmActions"] == [{"Ref": "AlarmTopicArn"}]
+        assert RESOURCES[name]["Condition"] == "WithAlarms"
+        assert len(it["AlarmDescription"]) > 20
+
+    def test_a_metric_that_nobody_writes_is_told(self):
+        """So that the tests beside this one can fail."""
+        assert is_written("dag-monitor", "Verdicts", {"Stack": "", "Status": "failed", "Reason": "MonitorError"})
+        assert not is_written("dag-monitor", "Verdicts", {"Stack": "", "Reason": "MonitorError"})
+        assert not is_written("dag-monitor", "Verdicts", {"Stack": "", "Status": "failed", "Reason": "MonitorFailed"})
+        assert not is_written("dag-monitor", "Verdict", {"Stack": "", "Status": "failed", "Reason": "MonitorError"})
+        assert not is_written("DagMonitor", "PollDuration", {"Stack": ""})
+        assert not is_written("AWS/Lambda", "Errors", {"FunctionName": "", "Resource": ""})
+
+    def test_the_stack_is_named_as_in_the_lines(self):
+        assert TEMPLATE["Globals"]["Function"]["Environment"]["Variables"]["STACK_NAME"] == {"Ref": "AWS::StackName"}
+
+    @pytest.mark.parametrize("name", alarms())
+    def test_silence_is_good_but_for_what_is_written_once_a_day(self, name):
+        it = alarms()[name]
+        daily = it["Namespace"] == "dag-monitor" and it["MetricName"] in LINES["probed"]
+        assert it["TreatMissingData"] == ("ignore" if daily else "notBreaching")
+
+    def test_each_queue_that_should_be_empty_has_an_alarm(self):
+        watched = {one["Value"]["Fn::GetAtt"][0] for it in alarms().values() for one in it["Dimensions"]
+                   if one["Name"] == "QueueName"}
+        assert watched == set(of_type("AWS::SQS::Queue"))
+
+    def test_what_ends_is_told_as_early_as_by_the_probe(self):
+        days = int(re.search(r"WARN_BEFORE: SignedDuration = SignedDuration::from_hours\((\d+) \* 24\)",
+                             rust("shared/monitor/src/probe.rs"))[1])
+        for name in ("TokenEndsAlarm", "CertificateEndsAlarm"):
+            assert alarms()[name]["Threshold"] == days * 86_400
+            assert f"within {days} days" in alarms()[name]["AlarmDescription"]
+
+    @pytest.mark.parametrize("widget", dashboard(), ids=lambda it: it["properties"]["title"])
+    def test_a_widget_shows_what_is_written(self, widget):
+        assert widget["type"] == "metric" and widget["properties"]["region"] == "<AWS::Region>"
+        for row in widget["properties"]["metrics"]:
+            if isinstance(row[0], dict):
+                found = re.fullmatch(
+                    r"SEARCH\('\{([^,]+),([\w,]+)\} MetricName=\"(\w+)\" Stack=\"<AWS::StackName>\"', '\w+', \d+\)",
+                    row[0]["expression"])
+                namespace, names, metric = found.groups()
+                names = names.split(",")
+                dimensions = dict.fromkeys(names, "")
+                # Any of them: those of a line.
+                dimensions |= {name: next(it[name] for it in LINES.values() if name in it and metric in it) for name in names}
+                assert all(it in names for it in re.findall(r"Dim\.(\w+)", row[0]["label"]))
+            else:
+                namespace, metric, *rest = [it for it in row if not isinstance(it, dict)]
+                dimensions = dict(zip(rest[::2], rest[1::2], strict=True))
+            assert is_written(namespace, metric, dimensions), row
+
+    def test_the_widgets_lie_side_by_side(self):
+        taken = [(it["x"] + x, it["y"] + y) for it in dashboard() for x in range(it["width"]) for y in range(it["height"])]
+        assert len(taken) == len(set(taken)) and max(x for x, _ in taken) < 24
+
+    def test_every_metric_of_ours_is_shown_or_rings(self):
+        shown = json.dumps(dashboard()) + json.dumps(list(alarms().values()))
+        ours = {metric["Name"] for line in LINES.values() for directive in line["_aws"]["CloudWatchMetrics"]
+                for metric in directive["Metrics"]}
+        assert {it for it in ours if it not in shown} == set()
+        # And explained.
+        text = (INFRA / "README.md").read_text()
+        assert {it for it in ours if f"`{it}`" not in text} == set()
+
+    def test_traces_are_sent_only_where_they_are_wanted(self):
+        assert TEMPLATE["Globals"]["Function"]["Tracing"] == {"Fn::If": ["WithTracing", "Active", "PassThrough"]}
+        machine = RESOURCES["DeploymentMonitor"]["Properties"]["Tracing"]
+        assert machine == {"Enabled": {"Fn::If": ["WithTracing", True, False]}}
+        assert RESOURCES["TracingPolicy"]["Condition"] == "WithTracing"
+        assert PARAMETERS["Tracing"]["Default"] == "off"
+        for role in of_type("AWS::IAM::Role").values():
+            attached = {"Fn::If": ["WithTracing", {"Ref": "TracingPolicy"}, {"Ref": "AWS::NoValue"}]}
+            assert attached in role["Properties"]["ManagedPolicyArns"]
+        it, = statements("TracingPolicy")
+        assert it["Action"] == ["xray:PutTraceSegments", "xray:PutTelemetryRecords"]
+
+    def test_the_queries_name_what_is_in_the_lines(self):
+        """Those of the READMEs: each field is one of a line, or one that the query makes or CloudWatch knows."""
+        text = (INFRA / "README.md").read_text() + (ROOT / "README.md").read_text()
+        queries = re.findall(r"```logs\n(.*?)```", text, re.S)
+        assert len(queries) >= 4
+        fields = {name for line in LINES.values() for name in line}
+        for query in queries:
+            bare = re.sub(r'"[^"]*"|/[^/]*/', "", query)
+            made = set(re.findall(r"\bas (\w+)", bare))
+            words = set(re.findall(r"[@\w.]+", bare)) - made
+            language = {
+                "fields", "filter", "stats", "sort", "limit", "by", "as", "and", "or", "in", "like", "desc", "asc", "sum",
+                "count", "avg", "max", "pct", "bin", "ispresent", "not", "clusters.0", "clusters.1",
+            }
+            unknown = {it for it in words if it not in language | fields and not re.fullmatch(r"@\w+|\d+\w?", it)}
+            assert not unknown, query
+
+
+EVENTS = {it.stem: json.loads(it.read_text()) for it in (ROOT / "tests/fixtures/events").glob("*.json")}
+NOTIFY = yaml_parse((INFRA / "examples/notify.yaml").read_text())
+
+
+def event_schema(name: str) -> jsonschema.Draft202012Validator:
+    """A schema of the events, with what it takes from the API's document; `nullable` as JSON Schema says it."""
+    def converted(it):
+        if isinstance(it, list):
+            return [converted(one) for one in it]
+        if not isinstance(it, dict):
+            return it
+        made = {key: converted(one) for key, one in it.items() if key not in ("nullable", "example", "description")
+                or isinstance(one, dict)}
+        if "$ref" in made:
+            made["$ref"] = made["$ref"].replace("openapi.yaml#/components/schemas/", "#/$defs/").replace(
+                "#/components/schemas/", "#/$defs/")
+        return {"anyOf": [made, {"type": "null"}]} if it.get("nullable") is True else made
+
+    schemas = yaml_parse((INFRA / "event-schema.yaml").read_text())["components"]["schemas"]
+    root = {**converted(schemas[name]), "$defs": converted(API["components"]["schemas"])}
+    return jsonschema.Draft202012Validator(root)
+
+
+class TestEvents:
+    SCHEMAS = {"deployment-finished": "DeploymentFinished", "cluster-needs-attention": "ClusterNeedsAttention"}
+
+    @pytest.mark.parametrize("name", EVENTS)
+    def test_an_event_is_of_its_schema_and_of_no_other(self, name):
+        for other, schema in self.SCHEMAS.items():
+            assert event_schema(schema).is_valid(EVENTS[name]) == (name == other), [
+                it.message for it in event_schema(schema).iter_errors(EVENTS[name])]
+
+    @pytest.mark.parametrize(("name", "change"), [
+        ("deployment-finished", {"status": "pending"}),
+        ("deployment-finished", {"finishedAt": None}),
+        ("deployment-finished", {"reason": "Broken"}),
+        ("deployment-finished", {"token": "x"}),
+        ("cluster-needs-attention", {"cluster": "Prod EU"}),
+        ("cluster-needs-attention", {"reason": "Broken"}),
+        ("cluster-needs-attention", {"token": "x"}),
+    ])
+    def test_what_is_wrong_is_not_of_the_schema(self, name, change):
+        event = {**EVENTS[name], "detail": {**EVENTS[name]["detail"], **change}}
+        assert not event_schema(self.SCHEMAS[name]).is_valid(event)
+
+    @pytest.mark.parametrize("labels", [{}, {"app": "checkout", "environment": "production"}])
+    def test_what_the_state_machine_tells_is_of_the_schema(self, labels):
+        values = mark(labels)["ExpressionAttributeValues"]
+        attributes = {"deploymentId": {"S": "run-1"}}
+        update = mark(labels)
+        for alias, value in re.findall(r"([#\w]+) = (:\w+)", update["UpdateExpression"]):
+            attributes[update["ExpressionAttributeNames"].get(alias, alias)] = values[value]
+        for name, value in re.findall(r"([#\w]+) = if_not_exists\([^,]+, (:\w+)\)", update["UpdateExpression"]):
+            attributes[update["ExpressionAttributeNames"].get(name, name)] = values[value]
+        expression = jsonata.Jsonata.jsonata(STATES["Mark"]["Output"]["answer"][2:-2].strip())
+        expression.register_lambda("parse", json.loads)
+        answer = expression.evaluate(None, {"states": {"result": {"Attributes": attributes}}})
+        # What is undefined is left out.
+        answer = {key: it for key, it in answer.items() if it is not None or key not in ("app", "environment")}
+        event = {"source": "dag-monitor", "detail-type": "Deployment Finished", "detail": answer}
+        assert [f"{it.json_path}: {it.message}" for it in event_schema("DeploymentFinished").iter_errors(event)] == []
+
+    @pytest.mark.parametrize(("rule", "takes"), [
+        ("FailedToChat", {"deployment-finished"}),
+        ("AttentionToChat", {"cluster-needs-attention"}),
+        ("AllToWebhook", {"deployment-finished", "cluster-needs-attention"}),
+    ])
+    def test_a_rule_of_the_example_takes_what_it_says(self, rule, takes):
+        def matches(pattern, it) -> bool:
+            if isinstance(pattern, list):
+                return it in pattern
+            return all(key in it and matches(one, it[key]) for key, one in pattern.items())
+
+        properties = NOTIFY["Resources"][rule]["Properties"]
+        assert properties["EventBusName"] == {"Ref": "EventBusName"}
+        assert {name for name, it in EVENTS.items() if matches(properties["EventPattern"], it)} == takes
+        succeeded = EVENTS["deployment-finished"] | {
+            "detail": {**EVENTS["deployment-finished"]["detail"], "status": "succeeded"}}
+        assert matches(properties["EventPattern"], succeeded) == (rule == "AllToWebhook")
+
+        transformer = properties["Targets"][0].get("InputTransformer")
+        for name in takes if transformer else []:
+            template = transformer["InputTemplate"]
+            for variable, path in transformer["InputPathsMap"].items():
+                value = EVENTS[name]
+                for part in path.removeprefix("$.").split("."):
+                    value = value[part]
+                assert isinstance(value, str)
+                template = template.replace(f"<{variable}>", json.dumps(value))
+            told = json.loads(template)
+            # "Custom notifications", Amazon Q Developer in chat applications administrator guide.
+            assert (told["version"], told["source"]) == ("1.0", "custom")
+            assert told["content"]["title"] and told["content"]["description"]
+
+
 class TestTemplate:
     def test_every_parameter_is_explained_and_bounded(self):
         for name, it in PARAMETERS.items():
@@ -612,6 +865,7 @@ class TestTemplate:
 
     CLUSTER = "arn:aws:eks:eu-central-1:123456789012:cluster/prod-eu"
     ROLE = "arn:aws:iam::210987654321:role/dag-monitor"
+    TOPIC = "arn:aws:sns:eu-central-1:123456789012:on-call"
     KEY = "arn:aws:kms:eu-central-1:123456789012:key/1234abcd-12ab-34cd-56ef-1234567890ab"
 
     @pytest.mark.parametrize(("parameter", "good", "bad"), [
@@ -633,6 +887,9 @@ class TestTemplate:
         ], [
             "*", "1234abcd-12ab-34cd-56ef-1234567890ab", "alias/mine", f"{KEY},{KEY}", KEY.replace("key/", "alias/"),
             "arn:aws:kms:eu-central-1:123456789012:key/*", "arn:aws:kms:*:123456789012:key/a", KEY + "\n",
+        ]),
+        ("AlarmTopicArn", ["", TOPIC, TOPIC.replace("aws", "aws-cn")], [
+            "*", "on-call", f"{TOPIC},{TOPIC}", TOPIC + ".fifo", TOPIC + ":8a21d249-4329-4871-acc6-7be709c6ea7f", TOPIC + "\n",
         ]),
         ("AllowedApiServerCidrs", ["", "10.0.0.0/8", "10.0.0.0/8,fd00::/8"], ["10.0.0.0", "10.0.0.0/8, fd00::/8", "*"]),
         ("VpcSubnetIds", ["", "subnet-1a,subnet-2b"], ["subnet-1a,", "sg-1a", "subnet-1A"]),
@@ -677,7 +934,7 @@ class TestTemplate:
         """No physical name that isn't made from the stack's."""
         for name, it in RESOURCES.items():
             for key, value in it["Properties"].items():
-                if re.search(r"Name$", key) and key not in ("FunctionName", "StageName"):
+                if re.search(r"Name$", key) and key not in ("FunctionName", "StageName", "MetricName"):
                     assert "${AWS::StackName}" in str(value), f"{name}.{key} is fixed"
 
     def test_the_outputs_are_the_contract(self):

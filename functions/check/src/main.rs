@@ -27,6 +27,7 @@ async fn main() -> Result<(), Error> {
         eks: Arc::new(aws.eks(&config.eks_role_arns, config.eks_external_id.as_deref())),
         clusters: Arc::new(KubernetesClient::new(policy)?),
         events: Arc::new(aws.events(&config.event_bus)),
+        metrics: Arc::new(aws.metrics(&config.stack_name)),
         clock: Arc::new(SystemClock),
     };
     let settings = Settings {

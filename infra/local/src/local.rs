@@ -37,6 +37,7 @@ fn api(policy: AddressPolicy, listener: Option<Listener>) -> Result<Api, SetupEr
         eks: eks.clone(),
         clusters: client.clone(),
         events: events.clone(),
+        metrics: Arc::new(NoMetrics),
         clock: clock.clone(),
     };
     let checker = Arc::new(Checker::new(ports, settings));

@@ -16,7 +16,7 @@ use monitor::{
     answer::TargetAnswer,
     check::{CheckPorts, Checker, Settings, chain},
     cluster::{ClusterRow, RowState},
-    memory::{MemoryDeployments, MemoryEvents, MemoryRegistry, NoEks},
+    memory::{MemoryDeployments, MemoryEvents, MemoryRegistry, NoEks, NoMetrics},
     ports::{Clock as _, Deployments as _, Expected, Registry as _, StoreError, Stored, SystemClock},
     request,
     slug::slug,
@@ -394,6 +394,7 @@ impl Watching {
             eks: Arc::new(NoEks),
             clusters: Arc::new(KubernetesClient::new(AddressPolicy::parse(ANYWHERE)?)?),
             events: Arc::new(MemoryEvents::default()),
+            metrics: Arc::new(NoMetrics),
             clock: Arc::new(SystemClock),
         };
         let id = plan.event["deploymentId"].as_str().unwrap_or_default().to_owned();

@@ -40,6 +40,8 @@ pub struct CheckConfig {
     pub secret_prefix: String,
     /// `EVENT_BUS_NAME`.
     pub event_bus: String,
+    /// `STACK_NAME`: the metrics' dimension `Stack`.
+    pub stack_name: String,
     /// `DEPLOY_MONITOR_TIMEOUT_SECS`: 10 to 7,200, by default 300.
     pub timeout_secs: u32,
     /// `RECORD_TTL_DAYS`: 1 to 3,650, by default 90.
@@ -132,6 +134,7 @@ impl CheckConfig {
             registry_table: variables.required("REGISTRY_TABLE")?,
             secret_prefix: variables.secret_prefix()?,
             event_bus: variables.required("EVENT_BUS_NAME")?,
+            stack_name: variables.required("STACK_NAME")?,
             timeout_secs: variables.timeout_secs()?,
             record_ttl_days: variables.record_ttl_days()?,
             allowed_api_server_cidrs: variables.optional("ALLOWED_API_SERVER_CIDRS"),
@@ -398,8 +401,9 @@ mod tests {
             "REGISTRY_TABLE",
             "SECRET_PREFIX",
             "EVENT_BUS_NAME",
+            "STACK_NAME",
         ];
-        let register_only = ["STATE_MACHINE_ARN", "STACK_NAME"];
+        let register_only = ["STATE_MACHINE_ARN"];
         for missing in both.into_iter().chain(register_only) {
             let known = |name: &str| find(FULL, name).filter(|_| name != missing);
             let refused = RegisterConfig::read(known).unwrap_err();

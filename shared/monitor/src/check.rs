@@ -19,8 +19,8 @@ use crate::{
     credentials::{CredentialCache, Entry, EntryError},
     deployment::{Deployment, SCHEMA, Target},
     ports::{
-        Clock, Clusters, Credentials, Dated, Deployments, Eks, EksError, Environments, Events, Registry,
-        StoreError, Stored, Vault,
+        CheckMetrics, Checked, Clock, ClusterFailed, Clusters, Credentials, Dated, Deployments, Eks,
+        EksError, Environments, Events, Registry, StoreError, Stored, Vault,
     },
     request::{Execution, Request, sentence},
     resolve::{Unresolved, closed, resolve},
@@ -94,6 +94,8 @@ pub struct CheckPorts {
     pub clusters: Arc<dyn Clusters>,
     /// Where the end of a deployment is told.
     pub events: Arc<dyn Events>,
+    /// Figures of the checks.
+    pub metrics: Arc<dyn CheckMetrics>,
     /// The time.
     pub clock: Arc<dyn Clock>,
 }
@@ -141,10 +143,14 @@ impl Checker {
         request: &Request,
         execution: Option<&Execution>,
     ) -> Result<Answer, CheckError> {
+        let began = self.ports.clock.now();
         let result = self.tick(request, execution).await;
         // What is not known for certain is read again before anybody is asked.
         self.forget(&request.deployment_id);
-        let item = result?;
+        let Ticked { item, written_here } = result?;
+        let took = self.ports.clock.now().duration_since(began).max(SignedDuration::ZERO);
+        let verdict = written_here && item.status.is_terminal();
+        self.ports.metrics.checked(&Checked { item: &item, took, verdict });
         let answer = Answer::from(&item);
         if item.status == Status::Pending {
             self.remember(item);
@@ -152,7 +158,7 @@ impl Checker {
         Ok(answer)
     }
 
-    async fn tick(&self, request: &Request, execution: Option<&Execution>) -> Result<Deployment, CheckError> {
+    async fn tick(&self, request: &Request, execution: Option<&Execution>) -> Result<Ticked, CheckError> {
         let now = self.ports.clock.now();
         let budget = Instant::now() + self.settings.budget;
         let remembered = self.recall(request, execution);
@@ -173,7 +179,7 @@ impl Checker {
         };
         owned(&stored, request, execution)?;
         if stored.status.is_terminal() {
-            return Ok(stored);
+            return Ok(Ticked::found(stored));
         }
         let looks = match (looks, &remembered) {
             (Some(looks), Some(known)) if same_targets(known, &stored) => looks,
@@ -183,7 +189,7 @@ impl Checker {
         let mut next = decided(request, &stored, &looks, now);
         next.polls = polls;
         match self.write(&stored, &mut next).await? {
-            Stored::Yes => Ok(next),
+            Stored::Yes => Ok(Ticked::here(next)),
             Stored::Lost => self.decide_once_more(request, execution, &stored, &looks, now).await,
         }
     }
@@ -205,7 +211,7 @@ impl Checker {
         execution: Option<&Execution>,
         now: Timestamp,
         budget: Instant,
-    ) -> Result<Deployment, CheckError> {
+    ) -> Result<Ticked, CheckError> {
         let mut item = self.new_item(request, execution, now).await?;
         let looks = self.look_at_all(request, &item, now, budget).await;
         for (target, look) in item.targets.iter_mut().zip(&looks) {
@@ -215,7 +221,7 @@ impl Checker {
         next.polls = 1;
         next.rev = 1;
         match self.ports.deployments.create(&next, now).await? {
-            Stored::Yes => Ok(next),
+            Stored::Yes => Ok(Ticked::here(next)),
             Stored::Lost => self.decide_once_more(request, execution, &next, &looks, now).await,
         }
     }
@@ -229,14 +235,14 @@ impl Checker {
         asked: &Deployment,
         looks: &[Option<Looked>],
         now: Timestamp,
-    ) -> Result<Deployment, CheckError> {
+    ) -> Result<Ticked, CheckError> {
         let stored = self.ports.deployments.get(&request.deployment_id).await?;
         let Some(stored) = stored else {
             return Err(CheckError::Transient("the deployment's item was removed meanwhile", None));
         };
         owned(&stored, request, execution)?;
         if stored.status.is_terminal() {
-            return Ok(stored);
+            return Ok(Ticked::found(stored));
         }
         if !same_targets(asked, &stored) {
             return Err(CheckError::Transient("the deployment's item was made anew meanwhile", None));
@@ -244,7 +250,7 @@ impl Checker {
         let mut next = decided(request, &stored, looks, now);
         next.polls = stored.polls.saturating_add(1);
         match self.write(&stored, &mut next).await? {
-            Stored::Yes => Ok(next),
+            Stored::Yes => Ok(Ticked::here(next)),
             Stored::Lost => Err(CheckError::Transient("another check was quicker, twice", None)),
         }
     }
@@ -327,13 +333,38 @@ impl Checker {
         budget: Instant,
     ) -> Vec<Option<Looked>> {
         let too_late = now.duration_since(item.deadline) > TOO_LATE;
-        join_all(item.targets.iter().map(|target| async move {
+        let looks = join_all(item.targets.iter().map(|target| async move {
             if too_late || target.state.status.is_terminal() {
                 return None;
             }
             Some(self.look_at(request, item, target, now, budget).await)
         }))
-        .await
+        .await;
+        self.count_failures(item, &looks);
+        looks
+    }
+
+    /// By the clusters' ids: what a request calls a cluster is text of its caller.
+    fn count_failures(&self, item: &Deployment, looks: &[Option<Looked>]) {
+        let mut failed: Vec<ClusterFailed<'_>> = Vec::new();
+        for (target, looked) in item.targets.iter().zip(looks) {
+            let Some(Looked { look: Look { seen: Seen::Failed(error), .. }, .. }) = looked else {
+                continue;
+            };
+            let (cluster, kind) = (target.cluster_id.as_str(), error.kind);
+            match failed.iter_mut().find(|it| (it.cluster, it.kind) == (cluster, kind)) {
+                Some(same) => same.targets = same.targets.saturating_add(1),
+                None => failed.push(ClusterFailed {
+                    deployment_id: &item.deployment_id,
+                    cluster,
+                    kind,
+                    targets: 1,
+                }),
+            }
+        }
+        for it in &failed {
+            self.ports.metrics.cluster_failed(it);
+        }
     }
 
     async fn look_at(
@@ -541,6 +572,12 @@ impl Checker {
             // The state machine has told the verdicts that it reached itself.
             if !told(ended) {
                 self.ports.events.deployment_finished(&answer).await?;
+                // After the telling, which fails and is repeated as a whole. What a check
+                // reached was counted by the check; these two no check reaches, also where
+                // the state machine marked the item, which counts nothing itself.
+                if matches!(item.reason, Reason::MonitorError | Reason::InvalidRequest) {
+                    self.ports.metrics.closed(&item);
+                }
             }
             return Ok(Some(answer));
         }
@@ -579,6 +616,23 @@ impl Checker {
 
     fn forget(&self, deployment_id: &str) {
         self.remembered.lock().unwrap_or_else(PoisonError::into_inner).remove(deployment_id);
+    }
+}
+
+/// Where a check left a deployment.
+struct Ticked {
+    item: Deployment,
+    /// Whether that is this check's own doing, and not what another had stored.
+    written_here: bool,
+}
+
+impl Ticked {
+    fn here(item: Deployment) -> Self {
+        Self { item, written_here: true }
+    }
+
+    fn found(item: Deployment) -> Self {
+        Self { item, written_here: false }
     }
 }
 

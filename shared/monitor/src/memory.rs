@@ -18,9 +18,9 @@ use crate::{
     deployment::{Deployment, SCHEMA, Summary},
     environment::{Environment, EnvironmentPage},
     ports::{
-        Clock, ClusterSecret, Credentials, Deployments, Eks, EksError, Environments, Events, Executions,
-        Expected, Found, History, Metrics, Page, Probed, Registry, Starting, StoreError, Stored, SystemClock,
-        Vault,
+        CheckMetrics, Checked, Clock, ClusterFailed, ClusterSecret, Credentials, Deployments, Eks, EksError,
+        Environments, Events, Executions, Expected, Found, History, Metrics, Page, Probed, Registry,
+        Starting, StoreError, Stored, SystemClock, Vault,
     },
     probe::Attention,
     request::Execution,
@@ -384,12 +384,20 @@ impl Eks for NoEks {
     }
 }
 
-/// [`Metrics`] that nobody reads.
+/// [`Metrics`] and [`CheckMetrics`] that nobody reads.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct NoMetrics;
 
 impl Metrics for NoMetrics {
     fn cluster_probed(&self, _: &Probed<'_>) {}
+}
+
+impl CheckMetrics for NoMetrics {
+    fn checked(&self, _: &Checked<'_>) {}
+
+    fn closed(&self, _: &Deployment) {}
+
+    fn cluster_failed(&self, _: &ClusterFailed<'_>) {}
 }
 
 #[cfg(test)]

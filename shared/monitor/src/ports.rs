@@ -3,10 +3,10 @@
 use std::{fmt, sync::Arc};
 
 use async_trait::async_trait;
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use secrecy::SecretString;
 use serde_json::Value;
-use verdict::{AskError, HelmRelease, Payload, Revision};
+use verdict::{AskError, AskErrorKind, HelmRelease, Payload, Revision};
 
 use crate::{
     answer::Answer,
@@ -501,6 +501,44 @@ pub struct Probed<'a> {
     pub token_secs_left: Option<i64>,
     /// Until the first certificate ends, where that is known.
     pub certificate_secs_left: Option<i64>,
+}
+
+/// Figures of the checks. Writing them can't fail: they go to the log, a line each.
+pub trait CheckMetrics: Send + Sync {
+    /// A check was done. Once for each.
+    fn checked(&self, checked: &Checked<'_>);
+
+    /// A verdict that no check reached stands, and was told: closed from the outside,
+    /// or marked by the state machine. Once for each deployment, but where the news of
+    /// an execution's end comes twice.
+    fn closed(&self, item: &Deployment);
+
+    /// A cluster could not be asked. At most once a check for each cluster and kind.
+    fn cluster_failed(&self, failed: &ClusterFailed<'_>);
+}
+
+/// See [`CheckMetrics::checked`].
+#[derive(Debug, Clone, Copy)]
+pub struct Checked<'a> {
+    /// The deployment as it stands after the check.
+    pub item: &'a Deployment,
+    /// How long the check took, reading and writing included.
+    pub took: SignedDuration,
+    /// Whether this check stored the verdict. A late one finds it, and stored nothing.
+    pub verdict: bool,
+}
+
+/// See [`CheckMetrics::cluster_failed`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ClusterFailed<'a> {
+    /// The deployment that was checked.
+    pub deployment_id: &'a str,
+    /// The cluster's id: that of a registered one, so there are not more of them than clusters.
+    pub cluster: &'a str,
+    /// Why.
+    pub kind: AskErrorKind,
+    /// How many of the deployment's targets there could not be asked.
+    pub targets: u32,
 }
 
 /// The time.

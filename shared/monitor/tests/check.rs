@@ -21,8 +21,8 @@ use monitor::{
     memory::{MemoryDeployments, MemoryEvents, MemoryRegistry, MemoryVault, NoEks},
     namespaces::Namespaces,
     ports::{
-        Auth, Clock, ClusterSecret, Clusters, Credentials, Dated, Deployments, Eks, EksError, Environments,
-        Expected, History, Registry, StoreError, Stored, Vault,
+        Auth, CheckMetrics, Checked, Clock, ClusterFailed, ClusterSecret, Clusters, Credentials, Dated,
+        Deployments, Eks, EksError, Environments, Expected, History, Registry, StoreError, Stored, Vault,
     },
     request::{self, Execution, Request},
 };
@@ -162,6 +162,33 @@ impl Vault for CountedVault {
     }
 }
 
+/// What the figures were told: checks and closings by their reason, verdicts marked, and
+/// clusters that could not be asked.
+#[derive(Default)]
+struct Figures(Mutex<Vec<String>>);
+
+impl CheckMetrics for Figures {
+    fn checked(&self, checked: &Checked<'_>) {
+        let verdict = if checked.verdict { "verdict" } else { "checked" };
+        self.0.lock().unwrap().push(format!("{verdict} {}", checked.item.reason));
+    }
+
+    fn closed(&self, item: &Deployment) {
+        self.0.lock().unwrap().push(format!("closed {}", item.reason));
+    }
+
+    fn cluster_failed(&self, failed: &ClusterFailed<'_>) {
+        let ClusterFailed { cluster, kind, targets, .. } = failed;
+        self.0.lock().unwrap().push(format!("{cluster} {kind:?} {targets}"));
+    }
+}
+
+impl Figures {
+    fn told(&self) -> Vec<String> {
+        std::mem::take(&mut self.0.lock().unwrap())
+    }
+}
+
 struct World {
     clock: Arc<ManualClock>,
     clusters: Arc<Scripted>,
@@ -169,6 +196,7 @@ struct World {
     registry: Arc<MemoryRegistry>,
     vault: Arc<CountedVault>,
     events: Arc<MemoryEvents>,
+    figures: Arc<Figures>,
     ports: CheckPorts,
     checker: Checker,
 }
@@ -208,6 +236,7 @@ async fn world(
     let registry = Arc::new(MemoryRegistry::default());
     let vault = Arc::new(CountedVault(MemoryVault::default(), AtomicUsize::new(0)));
     let events = Arc::new(MemoryEvents::default());
+    let figures = Arc::new(Figures::default());
     for (id, name) in [("prod-eu", "Prod EU"), ("prod-us", "prod-us")] {
         let row = row(id, name, &clock);
         assert_eq!(registry.put(&row, Expected::Absent).await.unwrap(), Stored::Yes);
@@ -221,10 +250,11 @@ async fn world(
         eks: Arc::new(NoEks),
         clusters: clusters.clone(),
         events: events.clone(),
+        metrics: figures.clone(),
         clock: clock.clone(),
     };
     let checker = Checker::new(ports.clone(), Settings::default());
-    World { clock, clusters, deployments, registry, vault, events, ports, checker }
+    World { clock, clusters, deployments, registry, vault, events, figures, ports, checker }
 }
 
 fn asked(change: impl Fn(&mut Value)) -> (Request, Execution) {
@@ -399,7 +429,9 @@ async fn lost_twice_is_transient_and_a_rivals_verdict_is_taken() {
     second.reason = Reason::UpgradeSucceeded;
     world.deployments.rivals.lock().unwrap().push(second.clone());
     world.clock.advance(5);
+    world.figures.told();
     assert_eq!(world.check(&asked).await, Answer::from(&second));
+    assert_eq!(world.figures.told(), ["checked UpgradeSucceeded"], "it was the rival's to count");
 }
 
 #[tokio::test]
@@ -780,6 +812,59 @@ async fn a_verdict_that_the_state_machine_has_told_is_not_told_again() {
     assert!(world.events.published().is_empty());
     world.checker.close(&ended("FAILED", Some("States.Runtime"), &asked.1.arn)).await.unwrap();
     assert_eq!(world.events.published().len(), 1, "a verdict that it could not tell is");
+}
+
+#[tokio::test]
+async fn a_verdict_is_counted_once_by_whoever_stored_it() {
+    let world =
+        world(|_, _, n| Ok(Some(if n == 0 { resting(1, "1.0.0") } else { resting(2, "1.1.0") }))).await;
+    let asked = asked(|_| ());
+    for _ in 0..3 {
+        world.check(&asked).await;
+        world.clock.advance(5);
+    }
+    assert_eq!(
+        world.figures.told(),
+        ["checked WaitingForChange", "checked Progressing", "verdict UpgradeSucceeded"]
+    );
+    // A late check, one in another process, and both kinds of end.
+    world.check(&asked).await;
+    let other = Checker::new(world.ports.clone(), Settings::default());
+    other.check(&asked.0, Some(&asked.1)).await.unwrap();
+    assert_eq!(world.figures.told(), ["checked UpgradeSucceeded", "checked UpgradeSucceeded"]);
+    for end in [ended("ABORTED", None, &asked.1.arn), ended("FAILED", Some("MonitorError"), &asked.1.arn)] {
+        world.checker.close(&end).await.unwrap();
+    }
+    assert_eq!(world.figures.told(), [""; 0]);
+}
+
+#[tokio::test]
+async fn what_the_state_machine_marked_is_counted_at_the_end_of_its_execution() {
+    let world = world(|_, _, _| Ok(Some(resting(1, "1.0.0")))).await;
+    let asked = asked(|_| ());
+    world.check(&asked).await;
+    let mut marked = world.stored().await;
+    marked.rev += 1;
+    marked.status = Status::Failed;
+    marked.reason = Reason::InvalidRequest;
+    assert_eq!(world.deployments.inner.update(&marked).await.unwrap(), Stored::Yes);
+    world.figures.told();
+    world.checker.close(&ended("FAILED", Some("InvalidRequest"), &asked.1.arn)).await.unwrap();
+    assert_eq!(world.figures.told(), ["closed InvalidRequest"]);
+}
+
+#[tokio::test]
+async fn clusters_that_can_not_be_asked_are_counted_by_id_and_kind() {
+    let world = world(|_, _, _| Err(AskErrorKind::Unreachable)).await;
+    let asked = asked(|event| {
+        let target = |cluster, release| json!({"cluster": cluster, "namespace": "shop", "release": release});
+        event["targets"] =
+            json!([target("Prod EU", "one"), target("prod-us", "one"), target("Prod EU", "two")]);
+    });
+    world.check(&asked).await;
+    let mut told = world.figures.told();
+    assert!(told.pop().unwrap().starts_with("checked"));
+    assert_eq!(told, ["prod-eu Unreachable 2", "prod-us Unreachable 1"]);
 }
 
 #[tokio::test]

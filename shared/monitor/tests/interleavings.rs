@@ -19,7 +19,7 @@ use monitor::{
     check::{CheckError, CheckPorts, Checker, Ended, Settings},
     cluster::{ClusterRow, RowState},
     deployment::Deployment,
-    memory::{MemoryDeployments, MemoryEvents, MemoryRegistry, MemoryVault, NoEks},
+    memory::{MemoryDeployments, MemoryEvents, MemoryRegistry, MemoryVault, NoEks, NoMetrics},
     ports::{
         Clock, Clusters, Credentials, Dated, Deployments, Events, Expected, History, Registry, StoreError,
         Stored, Vault,
@@ -334,6 +334,7 @@ impl World {
             eks: Arc::new(NoEks),
             clusters: script.clone(),
             events: events.clone(),
+            metrics: Arc::new(NoMetrics),
             clock: clock.clone(),
         };
         let event = json!({

@@ -51,6 +51,7 @@ pub(crate) fn child(event: &str) {
             eks: Arc::new(aws.eks(&[], None)),
             clusters: Arc::new(KubernetesClient::new(policy.unwrap()).unwrap()),
             events: Arc::new(aws.events(&config.event_bus)),
+            metrics: Arc::new(aws.metrics(&config.stack_name)),
             clock: Arc::new(SystemClock),
         },
         Settings::default(),

@@ -146,6 +146,7 @@ fn connected(policy: AddressPolicy, clock: Arc<dyn Clock>) -> Result<(Checker, R
             eks: eks.clone(),
             clusters: client.clone(),
             events: events.clone(),
+            metrics: Arc::new(NoMetrics),
             clock: clock.clone(),
         },
         Settings::default(),

@@ -34,7 +34,7 @@ use monitor::{
     answer::Answer,
     check::{CheckPorts, Checker, Settings},
     cluster::{ClusterRow, RowState},
-    memory::NoEks,
+    memory::{NoEks, NoMetrics},
     ports::{Clock, Clusters, Credentials, Dated, Deployments as _, Expected, Stored},
 };
 use serde::Deserialize as _;
@@ -220,6 +220,7 @@ impl World {
             eks: Arc::new(NoEks),
             clusters: cluster.clone(),
             events: Arc::new(aws.events("bus")),
+            metrics: Arc::new(NoMetrics),
             clock: Arc::new(time.clone()),
         };
         let world = Self {

@@ -8,7 +8,7 @@ use monitor::{
     check::{CheckPorts, Checker, Settings},
     cluster::ClusterRow,
     contract,
-    memory::{MemoryDeployments, MemoryEvents, MemoryRegistry, MemoryVault, NoEks},
+    memory::{MemoryDeployments, MemoryEvents, MemoryRegistry, MemoryVault, NoEks, NoMetrics},
     ports::{Clock, Clusters, Credentials, Expected, Registry as _, Stored, Vault as _},
 };
 use secrecy::ExposeSecret as _;
@@ -34,6 +34,7 @@ pub(crate) async fn ports(
         eks: Arc::new(NoEks),
         clusters,
         events: Arc::new(MemoryEvents::default()),
+        metrics: Arc::new(NoMetrics),
         clock,
     }
 }

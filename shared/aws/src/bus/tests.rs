@@ -1,54 +1,49 @@
-use jiff::Timestamp;
+use std::{fs, path::PathBuf};
+
+use jiff::{SignedDuration, Timestamp};
 use monitor::contract;
 use serde_json::{Value, json};
+use verdict::{Evidence, Reason, Status};
 
 use super::*;
 use crate::replay::{answering, is_transient, refusal, told};
 
 fn answer() -> Answer {
-    Answer::from(&contract::deployment("d-1", Timestamp::UNIX_EPOCH))
+    Answer {
+        status: Status::Failed,
+        reason: Reason::RolledBack,
+        evidence: Some(Evidence::Changed),
+        finished_at: Some(Timestamp::UNIX_EPOCH + SignedDuration::from_secs(42)),
+        ..Answer::from(&contract::deployment("d-1", Timestamp::UNIX_EPOCH))
+    }
+}
+
+/// Holds the only entry that was sent to what the tests of schema and rules read, too.
+fn hold_to(request: &mut Value, name: &str) {
+    let path = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../tests/fixtures/events").join(name);
+    let kept: Value = serde_json::from_slice(&fs::read(path).unwrap()).unwrap();
+    let detail = request["Entries"][0]["Detail"].take();
+    assert_eq!(
+        *request,
+        json!({"Entries": [{
+            "EventBusName": "bus", "Source": kept["source"], "DetailType": kept["detail-type"], "Detail": null,
+        }]})
+    );
+    assert_eq!(serde_json::from_str::<Value>(detail.as_str().unwrap()).unwrap(), kept["detail"]);
 }
 
 #[tokio::test]
 async fn publishes_the_stored_answer() {
     let (aws, wire) = answering(vec![(200, json!({"FailedEntryCount": 0, "Entries": [{"EventId": "e"}]}))]);
     aws.events("bus").deployment_finished(&answer()).await.unwrap();
-    let mut request = wire.request("PutEvents");
-    let detail = request["Entries"][0]["Detail"].take();
-    assert_eq!(
-        request,
-        json!({"Entries": [
-            {"EventBusName": "bus", "Source": "dag-monitor", "DetailType": "Deployment Finished", "Detail": null}
-        ]})
-    );
-    let detail: Value = serde_json::from_str(detail.as_str().unwrap()).unwrap();
-    assert_eq!(detail, serde_json::to_value(answer()).unwrap());
+    hold_to(&mut wire.request("PutEvents"), "deployment-finished.json");
 }
 
 #[tokio::test]
 async fn publishes_that_a_cluster_needs_attention() {
     let (aws, wire) = answering(vec![(200, json!({"FailedEntryCount": 0, "Entries": [{"EventId": "e"}]}))]);
     aws.events("bus").cluster_needs_attention(&contract::attention()).await.unwrap();
-    let mut request = wire.request("PutEvents");
-    let detail = request["Entries"][0]["Detail"].take();
-    assert_eq!(
-        request,
-        json!({"Entries": [
-            {"EventBusName": "bus", "Source": "dag-monitor", "DetailType": "Cluster Needs Attention", "Detail": null}
-        ]})
-    );
-    assert_eq!(
-        serde_json::from_str::<Value>(detail.as_str().unwrap()).unwrap(),
-        json!({
-            "cluster": "prod-eu",
-            "name": "Prod EU",
-            "probedAt": "2026-09-21T14:13:20Z",
-            "reason": null,
-            "message": "the token ends on 2026-09-28",
-            "tokenExpiresAt": "2026-09-28T14:13:20Z",
-            "certificateNotAfter": "2027-09-21T14:13:20Z",
-        })
-    );
+    hold_to(&mut wire.request("PutEvents"), "cluster-needs-attention.json");
 }
 
 #[tokio::test]

@@ -8,7 +8,7 @@ use monitor::{
     check::{CheckPorts, Checker, Settings},
     cluster::ClusterRow,
     contract,
-    memory::{MemoryDeployments, MemoryEvents, MemoryRegistry, MemoryVault, NoEks},
+    memory::{MemoryDeployments, MemoryEvents, MemoryRegistry, MemoryVault, NoEks, NoMetrics},
     ports::{Clusters, Credentials, Dated, Expected, Registry, Stored, Vault},
     request::{self, MAX_TARGETS, Refusal, Request, TIMEOUT_SECS},
 };
@@ -100,6 +100,7 @@ async fn checker() -> Checker {
         eks: Arc::new(NoEks),
         clusters: Arc::new(Half),
         events: Arc::new(MemoryEvents::default()),
+        metrics: Arc::new(NoMetrics),
         clock: Arc::new(Still),
     };
     Checker::new(ports, Settings::default())
