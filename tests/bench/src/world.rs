@@ -130,6 +130,7 @@ impl World {
             ("SSL_CERT_FILE", self.roots.to_str().unwrap()),
             ("ALLOWED_API_SERVER_CIDRS", "127.0.0.1/32"),
             ("DEPLOYMENTS_TABLE", DEPLOYMENTS),
+            ("STACK_NAME", "bench"),
             ("REGISTRY_TABLE", REGISTRY),
             ("SECRET_PREFIX", PREFIX),
             ("EVENT_BUS_NAME", "bench"),
