@@ -17,7 +17,7 @@ use verdict::{HelmType, Reason, Status};
 mod world;
 
 /// Many deployments, some of which wait for an answer that never comes.
-const LIMIT: Duration = Duration::from_secs(240);
+const LIMIT: Duration = Duration::from_secs(600);
 /// The function's own limit: a check that takes longer is killed.
 const FUNCTION: Duration = Duration::from_secs(10);
 /// The state machine's wait between two checks, in seconds.

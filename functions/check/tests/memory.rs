@@ -131,7 +131,7 @@ const PAGE: usize = 8_300_000;
 fn cases() -> Vec<Case> {
     use Reason::{BadAnswer, Deployed, NotFound, PayloadUnreadable, WaitingForChange};
     let long = "a".repeat(HELM_RELEASE);
-    let word = "w".repeat(500);
+    let word = "w".repeat(250);
     // As much as is kept of each part, and then small objects to the end.
     let entry =
         format!(r#"{{"name":"{word}","status":"{word}","chartVersion":"{word}","appVersion":"{word}"}}"#);

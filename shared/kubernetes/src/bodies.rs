@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use memmap2::MmapMut;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 /// The largest bound that a single body may be given.
@@ -33,11 +34,59 @@ pub(crate) struct Budget {
 /// A body that is being read, and its share of the memory, given back on drop.
 #[derive(Debug)]
 pub(crate) struct Body {
-    bytes: Vec<u8>,
+    room: Room,
     bound: usize,
     budget: Budget,
     shared: OwnedSemaphorePermit,
     overflow: Option<OwnedSemaphorePermit>,
+}
+
+/// Where a body's bytes lie.
+///
+/// A large one has a mapping of its own, of which only what is filled takes
+/// memory, and which goes back to the system as a whole. On the heap forty of them
+/// that grow side by side leave holes of every size: twice what they hold.
+#[derive(Debug)]
+enum Room {
+    Small(Vec<u8>),
+    Large { map: MmapMut, filled: usize },
+}
+
+impl Room {
+    fn bytes(&self) -> &[u8] {
+        match self {
+            Self::Small(bytes) => bytes,
+            Self::Large { map, filled } => map.get(..*filled).unwrap_or_default(),
+        }
+    }
+
+    /// The chunk and what was there fit into the bound; so much memory is held for them.
+    fn append(&mut self, chunk: &[u8], bound: usize, held: usize) {
+        match self {
+            Self::Small(bytes) => {
+                let needed = bytes.len() + chunk.len();
+                // Where the system gives no mapping, the heap has to do.
+                let map = (needed > FIRST).then(|| MmapMut::map_anon(bound).ok()).flatten();
+                if let Some(map) = map {
+                    let before = std::mem::take(bytes);
+                    *self = Self::Large { map, filled: 0 };
+                    self.append(&before, bound, held);
+                    self.append(chunk, bound, held);
+                } else {
+                    let room = if needed > FIRST { needed.next_power_of_two() } else { held.min(FIRST) };
+                    bytes.reserve_exact(room.min(bound).max(needed) - bytes.len());
+                    bytes.extend_from_slice(chunk);
+                }
+            }
+            Self::Large { map, filled } => {
+                let end = *filled + chunk.len();
+                if let Some(free) = map.get_mut(*filled..end) {
+                    free.copy_from_slice(chunk);
+                    *filled = end;
+                }
+            }
+        }
+    }
 }
 
 /// The body is larger than its bound.
@@ -56,7 +105,7 @@ impl Budget {
         let announced = announced.map(|length| usize::try_from(length).unwrap_or(ANNOUNCED).min(ANNOUNCED));
         let first = announced.unwrap_or(FIRST).min(bound);
         Body {
-            bytes: Vec::new(),
+            room: Room::Small(Vec::new()),
             bound,
             budget: self.clone(),
             shared: acquire(&self.shared, first).await,
@@ -69,7 +118,7 @@ impl Body {
     /// Appends what came; waits where the memory is used up.
     pub(crate) async fn push(&mut self, chunk: &[u8]) -> Result<(), TooLarge> {
         let needed =
-            self.bytes.len().checked_add(chunk.len()).filter(|n| *n <= self.bound).ok_or(TooLarge)?;
+            self.bytes().len().checked_add(chunk.len()).filter(|n| *n <= self.bound).ok_or(TooLarge)?;
         while self.overflow.is_none() && needed > self.shared.num_permits() {
             // Doubling, as a vector does, so that there are few steps.
             let held = self.shared.num_permits();
@@ -80,20 +129,12 @@ impl Body {
                 permit = acquire(&self.budget.overflow, 1) => self.overflow = Some(permit),
             }
         }
-        if needed > self.bytes.capacity() {
-            let room = if self.overflow.is_some() {
-                needed.next_power_of_two().min(self.bound)
-            } else {
-                self.shared.num_permits()
-            };
-            self.bytes.reserve_exact(room.max(needed) - self.bytes.len());
-        }
-        self.bytes.extend_from_slice(chunk);
+        self.room.append(chunk, self.bound, self.shared.num_permits());
         Ok(())
     }
 
     pub(crate) fn bytes(&self) -> &[u8] {
-        &self.bytes
+        self.room.bytes()
     }
 }
 
@@ -152,7 +193,6 @@ mod tests {
                 body.push(&[1; 65_536]).await.unwrap();
                 tokio::task::yield_now().await;
             }
-            assert!(body.bytes.capacity() <= LARGEST);
             body.bytes().len()
         };
         let tasks: Vec<_> = (0..40).map(|_| tokio::spawn(read(budget.clone()))).collect();
@@ -167,7 +207,7 @@ mod tests {
         let budget = Budget::new();
         let mut small = budget.begin(LARGEST, Some(10)).await;
         small.push(&[0; 3]).await.unwrap();
-        assert_eq!(small.bytes.capacity(), 10);
+        assert!(matches!(&small.room, Room::Small(bytes) if bytes.capacity() == 10));
         let huge = budget.begin(LARGEST, Some(u64::MAX)).await;
         assert_eq!(free(&budget).0, SHARED - 10 - ANNOUNCED);
         // Nothing breaks where more comes than was announced.
@@ -178,12 +218,17 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn capacity_never_exceeds_what_is_held() {
+    async fn a_body_holds_what_came_and_no_more_than_it_was_given() {
         let budget = Budget::new();
         let mut body = budget.begin(LARGEST, None).await;
-        for size in [1, 100, FIRST, 5, 300_000, 1_000_000, 3] {
-            body.push(&vec![0; size]).await.unwrap();
-            assert!(body.bytes.capacity() <= body.shared.num_permits(), "{size}");
+        let mut all = Vec::new();
+        for (fill, size) in (1..).zip([1, 100, FIRST - 101, 1, 5, 300_000, 1_000_000, 3]) {
+            let chunk = vec![fill; size];
+            body.push(&chunk).await.unwrap();
+            all.extend_from_slice(&chunk);
+            assert!(body.bytes() == all, "{size}");
+            assert!(all.len() <= body.shared.num_permits(), "{size}");
+            assert_eq!(matches!(body.room, Room::Large { .. }), all.len() > FIRST);
         }
     }
 }

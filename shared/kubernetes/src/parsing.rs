@@ -31,7 +31,7 @@ const WORD_BYTES: usize = 160;
 
 /// How many revisions of a release are kept, the highest. A verdict looks at a
 /// handful of new ones and at twenty old ones; forty targets may have 10,000 each.
-const KEPT: usize = 500;
+const KEPT: usize = 100;
 
 /// How much of a plain text is quoted.
 const QUOTED_CHARS: usize = 300;
@@ -663,7 +663,7 @@ pub(crate) mod tests {
         let list = json!({"kind": "SecretList", "items": items});
         let page = page(ok(&serde_json::to_vec(&list).unwrap()), "ns", "x").unwrap();
         let versions: Vec<i64> = page.revisions.iter().map(|r| r.version).collect();
-        assert_eq!(versions, (1_503..2_003).rev().collect::<Vec<_>>());
+        assert_eq!(versions, (1_903..2_003).rev().collect::<Vec<_>>());
     }
 
     #[test]

@@ -9,8 +9,12 @@ use std::{
 
 use base64::{engine::general_purpose::STANDARD, read::DecoderReader};
 use flate2::bufread::GzDecoder;
+use serde::Deserialize;
 use serde_json::error::Category;
-use verdict::Release;
+use verdict::{
+    Release, Values,
+    plain::object::{Chart, Info},
+};
 
 /// A secret holds 1 MiB at most (Kubernetes' `MaxSecretSize`); twice that is no
 /// longer one.
@@ -82,11 +86,15 @@ fn starts_with_gzip(packed: &mut impl BufRead) -> Result<bool, Unreadable> {
 }
 
 fn parse(json: impl Read) -> Result<Release, Unreadable> {
-    let release: Release = serde_json::from_reader(BufReader::new(json)).map_err(told)?;
-    if release.config.as_ref().is_some_and(|values| values.text_bytes() > VALUES_BYTES) {
+    let stored: Stored = serde_json::from_reader(BufReader::new(json)).map_err(told)?;
+    if stored.config.as_ref().is_some_and(|values| values.text_bytes() > VALUES_BYTES) {
         return Err(Unreadable::ValuesTooLarge);
     }
-    Ok(release)
+    Ok(Release {
+        info: stored.info.unwrap_or_default(),
+        chart: stored.chart.unwrap_or_default(),
+        config: stored.config,
+    })
 }
 
 fn told(error: serde_json::Error) -> Unreadable {
@@ -97,6 +105,14 @@ fn told(error: serde_json::Error) -> Unreadable {
         Category::Syntax => Unreadable::BrokenJson { line, column },
         Category::Data => Unreadable::OtherShape { line, column },
     }
+}
+
+/// As `verdict::Release`, but nothing else than an object.
+#[derive(Deserialize)]
+struct Stored {
+    info: Option<Info>,
+    chart: Option<Chart>,
+    config: Option<Values>,
 }
 
 /// The innermost of our own reasons in an error of reading.

@@ -12,7 +12,7 @@ use serde::{
 
 /// The longest name, version or digest that counts; Kubernetes' longest name has
 /// 253 bytes. What is longer is none.
-pub const WORD_BYTES: usize = 512;
+pub const WORD_BYTES: usize = 256;
 
 /// How much is kept of a text for a person; a message shows a fourth of it.
 pub const TEXT_BYTES: usize = 4 * 1024;

@@ -241,17 +241,24 @@ pub struct HistoryEntry {
 }
 
 impl Kept for ManagedFields {
-    /// Each tool that ever wrote a part of the spec has one; a handful does.
-    const MOST: usize = 64;
+    /// Of those that wrote the spec only the last one counts.
+    const MOST: usize = 1;
 
     fn counts(&self) -> bool {
         self.fields.spec.is_some()
+            && self.subresource.as_deref().unwrap_or_default().is_empty()
+            && self.manager.as_deref() != Some(HELM_CONTROLLER)
+    }
+
+    fn trim(all: &mut Vec<Self>) {
+        all.sort_by_key(|m| Reverse(m.time));
+        all.truncate(Self::MOST);
     }
 }
 
 impl Kept for Condition {
-    /// helm-controller writes each of its six kinds once.
-    const MOST: usize = 16;
+    /// helm-controller writes each of these six kinds once.
+    const MOST: usize = 6;
 
     fn counts(&self) -> bool {
         matches!(
@@ -259,11 +266,23 @@ impl Kept for Condition {
             "Ready" | "Released" | "Reconciling" | "Stalled" | "TestSuccess" | "Remediated"
         )
     }
+
+    /// Of several of a kind the one that [`HelmRelease::condition`] takes.
+    fn trim(all: &mut Vec<Self>) {
+        all.sort_by(|a, b| (&b.kind, b.text()).cmp(&(&a.kind, a.text())));
+        all.dedup_by(|a, b| a.kind == b.kind);
+    }
+}
+
+impl Condition {
+    fn text(&self) -> (&str, &str, &str) {
+        (&self.status, &self.reason, &self.message)
+    }
 }
 
 impl Kept for HistoryEntry {
     /// helm-controller trims to those since the last that was deployed, five as a rule.
-    const MOST: usize = 32;
+    const MOST: usize = 16;
 
     fn trim(all: &mut Vec<Self>) {
         all.sort_by_key(|h| Reverse((h.version, h.last_deployed)));
@@ -284,11 +303,7 @@ impl HelmRelease {
     /// that their order does not matter.
     #[must_use]
     pub fn condition(&self, kind: &str) -> Option<&Condition> {
-        self.status
-            .conditions
-            .iter()
-            .filter(|c| c.kind == kind)
-            .max_by_key(|c| (&c.status, &c.reason, &c.message))
+        self.status.conditions.iter().filter(|c| c.kind == kind).max_by_key(|c| c.text())
     }
 
     /// The history entry with the highest version; of two the one deployed later.
@@ -304,16 +319,7 @@ impl HelmRelease {
     /// subresource nor helm-controller's.
     #[must_use]
     pub fn spec_written_at(&self) -> Option<Timestamp> {
-        self.metadata
-            .managed_fields
-            .iter()
-            .filter(|m| {
-                m.fields.spec.is_some()
-                    && m.subresource.as_deref().unwrap_or_default().is_empty()
-                    && m.manager.as_deref() != Some(HELM_CONTROLLER)
-            })
-            .filter_map(|m| m.time)
-            .max()
+        self.metadata.managed_fields.iter().filter(|m| m.counts()).filter_map(|m| m.time).max()
     }
 
     /// What is kept of it where it is the first that was seen.
