@@ -219,7 +219,7 @@ mod tests {
 
     use super::*;
 
-    #[derive(Debug, PartialEq, Deserialize)]
+    #[derive(Debug, Default, PartialEq, Deserialize)]
     #[serde(default)]
     struct Read {
         #[serde(deserialize_with = "word")]
@@ -230,12 +230,6 @@ mod tests {
         time: Option<Timestamp>,
         #[serde(deserialize_with = "list")]
         list: Vec<Number>,
-    }
-
-    impl Default for Read {
-        fn default() -> Self {
-            Self { word: None, text: String::new(), time: None, list: Vec::new() }
-        }
     }
 
     #[derive(Debug, PartialEq, Deserialize)]
