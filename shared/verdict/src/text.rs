@@ -20,8 +20,6 @@ const REDACTED: &str = " [redacted]";
 /// one, and then it is cut to [`MESSAGE_BYTES`] at a character's edge.
 #[must_use]
 pub fn clean(text: &str) -> String {
-    let quoted = quotation(text);
-    let text = quoted.map_or(text, |end| &text[..end]);
     let mut out = String::with_capacity(text.len().min(MESSAGE_BYTES) + 16);
     for word in text.split(|c: char| c.is_control() || c.is_whitespace()).filter(|w| !w.is_empty()) {
         if !out.is_empty() {
@@ -32,7 +30,9 @@ pub fn clean(text: &str) -> String {
             break;
         }
     }
-    if quoted.is_some() {
+    // Not before: other white space than a space would hide the mark.
+    if let Some(end) = quotation(&out) {
+        out.truncate(end);
         out.push_str(REDACTED);
     }
     cut(out, MESSAGE_BYTES)
@@ -76,6 +76,12 @@ mod tests {
     fn what_a_decoder_quotes_is_redacted_before_the_cut() {
         let text = "json: cannot unmarshal, Error found in #10 byte of ...|token\":\"s3cr3t";
         assert_eq!(clean(text), "json: cannot unmarshal, Error found in # [redacted]");
+    }
+
+    #[test]
+    fn white_space_hides_no_quotation() {
+        let text = "bad:\terror\nfound  in\0\0#10 byte of ...|s3cr3t|...";
+        assert_eq!(clean(text), "bad: error found in # [redacted]");
     }
 
     #[test]
