@@ -204,10 +204,27 @@ fn is_told(method: &str, status: StatusCode, content_type: &str, answer: &[u8]) 
 fn tells_no_secret(body: &[u8], answer: &[u8]) {
     let answer = String::from_utf8_lossy(answer);
     assert!(!answer.contains("a-token-that-is-stored"), "{answer}");
-    let Ok(sent) = serde_json::from_slice::<Value>(body) else { return };
-    let Some(token) = sent["serviceAccountToken"].as_str().filter(|it| it.len() >= 16) else { return };
-    let mut rest = sent.clone();
-    rest["serviceAccountToken"].take();
-    let elsewhere = rest.to_string().contains(token) || "[redacted]".contains(token);
-    assert!(elsewhere || !answer.contains(token), "{token:?} is in {answer}");
+    let Ok(mut sent) = serde_json::from_slice::<Value>(body) else { return };
+    let Some(token) = sent.get_mut("serviceAccountToken").map(Value::take) else { return };
+    let Some(token) = token.as_str().filter(|it| it.len() >= 16 && it.bytes().all(|b| b.is_ascii_graphic()))
+    else {
+        return;
+    };
+    let mut rest = "[redacted]".to_owned();
+    texts(&sent, &mut rest);
+    assert!(rest.contains(token) || !answer.contains(token), "{token:?} is in {answer}");
+}
+
+/// Every name and text in it, as a refusal shows them: without control characters.
+fn texts(value: &Value, into: &mut String) {
+    let mut shown = |text: &str| into.extend(text.chars().filter(|c| !c.is_control()));
+    match value {
+        Value::String(text) => shown(text),
+        Value::Array(items) => items.iter().for_each(|it| texts(it, into)),
+        Value::Object(fields) => {
+            fields.keys().for_each(|name| shown(name));
+            fields.values().for_each(|it| texts(it, into));
+        }
+        _ => {}
+    }
 }
