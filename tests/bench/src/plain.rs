@@ -150,13 +150,13 @@ async fn decoding(table: &mut Table, world: &World) {
         let lister = Lister::new(&credentials);
         let (mut times, mut peaks) = (Pair::new(Unit::Millis), Pair::new(Unit::Bytes));
         for round in 0..=POLLS {
-            let mut streamed = || {
+            let streamed = || {
                 let came = runtime.block_on(client.payload(&credentials, NAMESPACE, &secret)).unwrap();
                 assert!(matches!(came.value, Payload::Read(_)), "{:?}", came.value);
             };
             let whole = || runtime.block_on(lister.payload(&secret));
             let began = Instant::now();
-            let ours = allocation_counter::measure(&mut streamed).bytes_max;
+            let ours = allocation_counter::measure(streamed).bytes_max;
             let between = Instant::now();
             let theirs = allocation_counter::measure(whole).bytes_max;
             if round > 0 {

@@ -30,9 +30,12 @@ use tokio::{
 /// Longer than any invocation that is measured.
 const PATIENCE: Duration = Duration::from_secs(30);
 
+/// Where the answer, or the function's error, is waited for.
+type Done = oneshot::Sender<Result<Answered, String>>;
+
 struct Invocation {
     event: String,
-    done: oneshot::Sender<Result<Answered, String>>,
+    done: Done,
 }
 
 /// What came of one event.
@@ -53,7 +56,7 @@ impl Answered {
 
 struct Api {
     waiting: Turn<mpsc::Receiver<Invocation>>,
-    open: Mutex<Option<(Instant, oneshot::Sender<Result<Answered, String>>)>>,
+    open: Mutex<Option<(Instant, Done)>>,
     /// When the process first asked for work: its initialization is over then.
     first_next: Mutex<Option<Instant>>,
     invocations: AtomicU64,
