@@ -155,8 +155,9 @@ fn cases() -> Vec<Case> {
         );
     }
     let long_names = format!(
-        r#"{{"metadata":{{"name":"{0}","uid":"{0}","labels":{{"owner":"helm","name":"checkout","version":"1"}}}}}}"#,
-        "n".repeat(250)
+        r#"{{"metadata":{{"name":"{0}","uid":"{1}","labels":{{"owner":"helm","name":"checkout","version":"1"}}}}}}"#,
+        "n".repeat(250),
+        "u".repeat(160)
     );
     let values: Value =
         serde_json::from_str(&format!(r#"{{"many":{}}}"#, list(r#"{"":0}"#, 1_000_000))).unwrap();

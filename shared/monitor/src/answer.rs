@@ -113,7 +113,10 @@ mod tests {
     #![allow(clippy::expect_used, clippy::panic, clippy::unwrap_used)] // A test may fail by a panic.
 
     use serde_json::{Value, json};
-    use verdict::{Decision, HelmRelease, Look, MESSAGE_BYTES, Question, Seen, TargetState, clean, decide};
+    use verdict::{
+        Decision, HelmRelease, Look, MESSAGE_BYTES, Question, Seen, TargetState, bounded::WORD_BYTES, clean,
+        decide,
+    };
 
     use super::*;
     use crate::{
@@ -161,13 +164,13 @@ mod tests {
 
     /// A target of which everything was seen that can be, in texts that JSON doubles.
     fn largest_state(request: &Request) -> TargetState {
-        let long = "\"".repeat(5000);
+        let (word, long) = ("\"".repeat(WORD_BYTES), "\"".repeat(5000));
         let seen: HelmRelease = serde_json::from_value(json!({
             "metadata": {"generation": 2, "uid": "u"},
             "status": {
                 "observedGeneration": 2,
                 "conditions": [{"type": "Ready", "status": "False", "reason": long, "message": long}],
-                "history": [{"name": "r", "version": i64::MAX, "status": "failed", "chartVersion": long, "appVersion": long}],
+                "history": [{"name": "r", "version": i64::MAX, "status": "failed", "chartVersion": word, "appVersion": word}],
             },
         }))
         .unwrap();

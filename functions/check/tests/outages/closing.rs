@@ -220,11 +220,14 @@ async fn a_verdict_that_was_told_is_neither_told_again_nor_replaced() {
     }
 }
 
+/// On which call what happens, and what the function's error is called.
+type Fault = (&'static str, fn() -> Fate, &'static str);
+
 /// The bus did not take the verdict, and the state machine hands it over.
 #[tokio::test(start_paused = true)]
 async fn a_verdict_that_the_bus_did_not_take_is_told_by_the_check_function() {
     let untold = |arn: &str| json!({"detail-type": "Deployment Untold", "detail": {"executionArn": arn, "deploymentId": "d"}});
-    let faults: [(&str, fn() -> Fate, &str); 4] = [
+    let faults: [Fault; 4] = [
         (GET, || Fate::refused(400, "ThrottlingException"), "Transient"),
         (EVENT, || Fate::refused(500, "InternalFailure"), "Transient"),
         (EVENT, || Fate::silence().but_done(), "Transient"),

@@ -97,6 +97,9 @@ async fn a_redrive_long_after_the_deadline_asks_nobody_and_keeps_the_deadline() 
     }
 }
 
+/// What a request is called, and what makes it of the usual one.
+type Change = (&'static str, fn(&mut Value));
+
 fn foreign(change: impl Fn(&mut Value)) -> Value {
     let mut event = World::event();
     event["execution"]["arn"] = json!(format!("{ARN}-again"));
@@ -106,7 +109,7 @@ fn foreign(change: impl Fn(&mut Value)) -> Value {
 
 #[tokio::test(start_paused = true)]
 async fn another_execution_with_the_same_id_is_refused_at_any_time() {
-    let requests: [(&str, fn(&mut Value)); 3] = [
+    let requests: [Change; 3] = [
         ("the same", |_| {}),
         ("another", |event| event["timeoutSecs"] = json!(600)),
         ("none", |event| drop(event.as_object_mut().unwrap().remove("execution"))),
