@@ -1,8 +1,8 @@
 //! Dollars per 1,000 deployments, from what was counted in the same run.
 //!
-//! Prices of us-east-1, without free tiers, as the services' own pages list them
-//! (aws.amazon.com/{step-functions, lambda, dynamodb, secrets-manager, eventbridge,
-//! cloudwatch, fargate}/pricing), looked up on 2026-11-27.
+//! Prices of us-east-1, without free tiers, looked up on 2026-11-27; the pages that
+//! hold are aws.amazon.com/{step-functions, lambda, dynamodb, secrets-manager,
+//! eventbridge, cloudwatch, fargate}/pricing.
 
 use crate::table::{Row, Sample, Table, Unit};
 
