@@ -9,7 +9,7 @@ import time
 import pytest
 
 from control_plane import ISSUER
-from guided import Account, Hand, Release, deployment, eventually, refused
+from guided import Account, Hand, Release, deployment, eventually, next_second, refused
 
 RELEASES = "/apis/helm.toolkit.fluxcd.io/v2/namespaces/{}/helmreleases"
 
@@ -21,6 +21,8 @@ def said(answer: dict) -> tuple[str, str]:
 def installed(cluster, name: str, namespace: str | None = None) -> Release:
     release = Release(cluster, "helm4", name, namespace)
     release.install()
+    # Stamps are cut to the second: what is there must be of an earlier one than the deployment's start.
+    next_second()
     return release
 
 
