@@ -25,7 +25,10 @@ pub(crate) async fn measure(table: &mut Table, world: &World) {
         let mut command = Command::new(std::env::current_exe().unwrap());
         command.arg("--allocations").arg(event.to_string()).envs(world.variables());
         let output = tokio::task::spawn_blocking(move || command.output().unwrap()).await.unwrap();
-        let counted: Vec<Value> = serde_json::from_slice(&output.stdout).unwrap_or_else(|error| {
+        // The lines before it are the polls' own, their metrics.
+        let text = String::from_utf8_lossy(&output.stdout);
+        let counted = text.lines().last().unwrap_or_default();
+        let counted: Vec<Value> = serde_json::from_str(counted).unwrap_or_else(|error| {
             panic!("{error}: {}", String::from_utf8_lossy(&output.stderr));
         });
         let of = |unit, name: &str| Sample::of(unit, counted.iter().map(|it| it[name].as_f64().unwrap()));
