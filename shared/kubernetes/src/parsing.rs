@@ -8,7 +8,7 @@ use std::borrow::Cow;
 
 use http::StatusCode;
 use jiff::Timestamp;
-use serde::{Deserialize, Deserializer, de::DeserializeOwned};
+use serde::{Deserialize, Deserializer};
 use serde_json::{error::Category, value::RawValue};
 use verdict::{
     AskError, AskErrorKind, HelmRelease, Payload, ReleaseStatus, Revision,
@@ -73,12 +73,9 @@ pub(crate) fn helm_release(
             _ => Err(refusal(answer)),
         };
     }
-    let kind: Kind = read(answer, "a HelmRelease")?;
-    let group = kind.api_version.as_deref().and_then(|v| v.split_once('/')).map(|(group, _)| group);
-    if kind.kind.as_deref() != Some("HelmRelease") || group != Some(FLUX_GROUP) {
-        return Err(other(&kind, "a HelmRelease"));
-    }
-    let mut object: HelmRelease = read(answer, "a HelmRelease")?;
+    let mut object: HelmRelease = read(answer, "a HelmRelease", is_helm_release, |it: &HelmRelease| {
+        Kind::of(&it.kind, &it.api_version)
+    })?;
     let (is_name, is_namespace) = (object.metadata.name.as_deref(), object.metadata.namespace.as_deref());
     if is_name != Some(name) || is_namespace != Some(namespace) {
         return Err(not_kubernetes(format!(
@@ -178,13 +175,15 @@ pub(crate) fn keep_highest(revisions: &mut Vec<Revision>) {
     }
 }
 
+fn is_helm_release(is: Kind<'_>) -> bool {
+    let group = is.api_version.and_then(|version| version.split_once('/')).map(|(group, _)| group);
+    is.kind == Some("HelmRelease") && group == Some(FLUX_GROUP)
+}
+
 fn list(answer: Answer<'_>) -> Result<List<'_>, AskError> {
-    let kind: Kind = read(answer, "a list of secrets")?;
     // An older server answers with the whole secrets; their metadata serve as well.
-    if !matches!(kind.kind.as_deref(), Some("PartialObjectMetadataList" | "SecretList")) {
-        return Err(other(&kind, "a list of secrets"));
-    }
-    serde_json::from_slice(answer.body).map_err(|e| unreadable(answer, &e, "a list of secrets"))
+    let is_list = |is: Kind<'_>| matches!(is.kind, Some("PartialObjectMetadataList" | "SecretList"));
+    read(answer, "a list of secrets", is_list, |it: &List<'_>| Kind::of(&it.kind, &it.api_version))
 }
 
 /// A secret counts where it is Helm's, of this release, and has a version. The
@@ -217,12 +216,28 @@ fn revision(item: Item, namespace: &str, release: &str) -> Option<Revision> {
     Some(Revision { name, uid, version, status, created, by_flux })
 }
 
-/// Reads the body of a 200; everything else is a refusal.
-fn read<T: DeserializeOwned>(answer: Answer<'_>, wanted: &str) -> Result<T, AskError> {
+/// Reads the body of a 200, once; everything else is a refusal. What is of another kind is told so, also where its
+/// shape is another one.
+fn read<'a, T: Deserialize<'a>>(
+    answer: Answer<'a>,
+    wanted: &str,
+    is_wanted: impl Fn(Kind<'_>) -> bool,
+    kind_of: impl Fn(&T) -> Kind<'_>,
+) -> Result<T, AskError> {
     if answer.status != 200 {
         return Err(refusal(answer));
     }
-    serde_json::from_slice(answer.body).map_err(|e| unreadable(answer, &e, wanted))
+    let error = match serde_json::from_slice(answer.body) {
+        Ok(object) if is_wanted(kind_of(&object)) => return Ok(object),
+        Ok(object) => return Err(other(kind_of(&object), wanted)),
+        Err(error) => error,
+    };
+    match serde_json::from_slice::<Typed>(answer.body) {
+        Ok(it) if !is_wanted(Kind::of(&it.kind, &it.api_version)) => {
+            Err(other(Kind::of(&it.kind, &it.api_version), wanted))
+        }
+        _ => Err(unreadable(answer, &error, wanted)),
+    }
 }
 
 fn unreadable(answer: Answer<'_>, error: &serde_json::Error, wanted: &str) -> AskError {
@@ -241,11 +256,11 @@ pub(crate) fn unlike(answer: Answer<'_>, error: &serde_json::Error) -> String {
     }
 }
 
-fn other(kind: &Kind, wanted: &str) -> AskError {
+fn other(is: Kind<'_>, wanted: &str) -> AskError {
     not_kubernetes(format!(
         "asked for {wanted}, but the answer is of kind {:?} ({:?})",
-        kind.kind.as_deref().unwrap_or_default(),
-        kind.api_version.as_deref().unwrap_or_default(),
+        is.kind.unwrap_or_default(),
+        is.api_version.unwrap_or_default(),
     ))
 }
 
@@ -298,10 +313,23 @@ pub(crate) fn is_html(answer: Answer<'_>) -> bool {
         || answer.body.trim_ascii_start().starts_with(b"<")
 }
 
-/// What every object says of itself.
+/// What an object says of itself.
+#[derive(Debug, Clone, Copy)]
+struct Kind<'a> {
+    kind: Option<&'a str>,
+    api_version: Option<&'a str>,
+}
+
+impl<'a> Kind<'a> {
+    fn of(kind: &'a Option<String>, api_version: &'a Option<String>) -> Self {
+        Self { kind: kind.as_deref(), api_version: api_version.as_deref() }
+    }
+}
+
+/// An object of which nothing is known but that it says what it is.
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
-struct Kind {
+struct Typed {
     #[serde(default, deserialize_with = "word")]
     kind: Option<String>,
     #[serde(default, deserialize_with = "word")]
@@ -337,7 +365,12 @@ impl Status {
 /// A list, its items still as text: they are read one by one, since a page can hold
 /// a million empty ones.
 #[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
 struct List<'a> {
+    #[serde(default, deserialize_with = "word")]
+    kind: Option<String>,
+    #[serde(default, deserialize_with = "word")]
+    api_version: Option<String>,
     metadata: Option<ListMetadata>,
     /// Go writes an empty one as `null`.
     #[serde(borrow)]
@@ -598,6 +631,12 @@ pub(crate) mod tests {
             assert_eq!(error.kind, AskErrorKind::NotKubernetes, "{}", String::from_utf8_lossy(&bad));
         }
         assert!(helm_release(ok(b" <html>"), "ns", "x").unwrap_err().message.contains("a web page"));
+        // Its `status` is a word, where a HelmRelease has an object.
+        let status = br#"{"apiVersion":"v1","kind":"Status","status":"Failure","code":500}"#;
+        let told = helm_release(ok(status), "ns", "x").unwrap_err().message;
+        assert!(told.contains(r#"is of kind "Status" ("v1")"#), "{told}");
+        let told = page(ok(br#"{"kind":"Table","apiVersion":"meta.k8s.io/v1","metadata":1}"#), "ns", "x");
+        assert!(told.unwrap_err().message.contains(r#"is of kind "Table""#));
     }
 
     #[test]

@@ -17,8 +17,14 @@ pub const HELM_CONTROLLER: &str = "helm-controller";
 /// A HelmRelease, as far as a verdict needs it. Every field may be absent:
 /// older controllers do not write all, and a person may have written the object.
 #[derive(Debug, Clone, Default, Deserialize)]
-#[serde(default)]
+#[serde(default, rename_all = "camelCase")]
 pub struct HelmRelease {
+    /// What the object says it is, a `HelmRelease`; read with the rest, so that a body is read once.
+    #[serde(deserialize_with = "word")]
+    pub kind: Option<String>,
+    /// The API's group and version, as `helm.toolkit.fluxcd.io/v2`.
+    #[serde(deserialize_with = "word")]
+    pub api_version: Option<String>,
     /// `metadata`.
     #[serde(deserialize_with = "null_is_default")]
     pub metadata: Metadata,
