@@ -1,7 +1,8 @@
 # The habits of this project. `make` alone lists them.
-.PHONY: help run test unit contract fuzz fuzz-parsers e2e test-cluster lint bench deploy
+.PHONY: help run test unit contract fuzz fuzz-parsers e2e local-aws test-cluster lint bench dist deploy
 
 REGION ?= eu-central-1
+ARCHIVE = dag-monitor-$$(uname -m)-unknown-linux-gnu.tar.gz
 PYTHON_TOOLS = $$(tests/e2e/venv)
 
 help: ## lists the targets
@@ -20,6 +21,9 @@ contract: ## state machine, template, roles and error names in step
 
 e2e: ## builds with sam, deploys to a local AWS emulator, and drives it from outside
 	tests/e2e/run
+
+local-aws: ## the stack on an emulator of AWS, with a simulated cluster, to be used by hand; Ctrl-C ends it
+	tests/e2e/run --by-hand
 
 fuzz: ## drives the local server with what its OpenAPI document allows, and what it does not
 	tests/fuzz/run
@@ -41,6 +45,12 @@ lint: ## format, clippy, documentation, dependencies, template
 bench: ## what it costs, beside baselines, in one table; SECTIONS="hot cold" for a part; measured, never asserted
 	cargo build --locked --release -p check -p register -p bare
 	cargo run --locked --release -p bench -- $(SECTIONS)
+
+dist: ## the program for a pipeline: an archive for this machine and its SHA-256, in target/dist
+	cargo build --locked --release -p dag-monitor
+	mkdir -p target/dist
+	tar --create --gzip --owner=0 --group=0 --directory target/release --file target/dist/$(ARCHIVE) dag-monitor
+	cd target/dist && sha256sum $(ARCHIVE) > $(ARCHIVE).sha256
 
 deploy: ## to AWS, with questions
 	cd infra && sam build && sam deploy --guided

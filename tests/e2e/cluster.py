@@ -32,7 +32,7 @@ class SimulatedCluster:
         # Of the CA that issued the certificate of the kind `otherIssuer`.
         self.other_ca_cert: str = ready["otherCaCert"]
         self.token: str = ready["token"]
-        self._control: str = ready["controlUrl"].rstrip("/")
+        self.control_url: str = ready["controlUrl"].rstrip("/")
 
     def play(self, scenario: str, release: str, push_in_ms: int = 4000, speed: float = 1) -> str:
         """Replays a recording under another name, so many times as fast; answers when its push is."""
@@ -74,7 +74,7 @@ class SimulatedCluster:
 
     def _call(self, method: str, path: str, body=None):
         request = urllib.request.Request(
-            self._control + path, method=method, headers={"content-type": "application/json"},
+            self.control_url + path, method=method, headers={"content-type": "application/json"},
             data=None if body is None else json.dumps(body).encode(),
         )
         with urllib.request.urlopen(request, timeout=10) as answer:

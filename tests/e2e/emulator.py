@@ -17,22 +17,23 @@ ROOT_KEY, ROOT_SECRET = "AKIAEMULATORROOT0000", "emulator-root-secret"
 
 
 class Emulator:
-    """Starts it; `stop` ends it and everything it has started. Without `auth` it takes whatever signature comes."""
+    """Starts it; `stop` ends it and everything it has started. Without `auth` it takes whatever signature comes. `host` is
+    the address that it listens on."""
 
-    def __init__(self, directory: Path, auth: bool = True):
+    def __init__(self, directory: Path, auth: bool = True, host: str = "127.0.0.1"):
         directory.mkdir(exist_ok=True)
         self.log = directory / "emulator.log"
         with socket.socket() as it:
-            it.bind(("127.0.0.1", 0))
+            it.bind((host, 0))
             port = it.getsockname()[1]
-        self.url = f"http://127.0.0.1:{port}"
+        self.url = f"http://{host}:{port}"
         environment = {
             # Functions inherit this environment, so it holds nothing of the shell's but what a process needs.
             "PATH": os.environ["PATH"],
             "HOME": str(directory),
             "TMPDIR": str(directory),
             "AUTH": "true" if auth else "false",
-            "BIND_HOST": "127.0.0.1",
+            "BIND_HOST": host,
             "GATEWAY_PORT": str(port),
             "MINISTACK_REGION": REGION,
             "AWS_ACCESS_KEY_ID": ROOT_KEY,
