@@ -1,9 +1,6 @@
-//! As much of DynamoDB and Secrets Manager as a check asks for, over TLS, with
-//! every request noted. Conditions always hold: nobody else writes here.
+//! The fake of AWS that the tests use, on a socket, over TLS, with every request noted.
 
 use std::{
-    collections::HashMap,
-    convert::Infallible,
     net::{Ipv4Addr, SocketAddr},
     sync::{
         Arc, Mutex, MutexGuard,
@@ -15,9 +12,8 @@ use std::{
 use bytes::Bytes;
 use http_body_util::{BodyExt as _, Full};
 use hyper::{
-    Request, Response, StatusCode,
+    Request, Response,
     body::Incoming,
-    header::{CONTENT_TYPE, HeaderValue},
     server::conn::http1,
     service::service_fn,
 };
@@ -25,7 +21,8 @@ use hyper_util::rt::TokioIo;
 use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair};
 use rustls::{HandshakeKind, ServerConfig};
 use rustls_pki_types::PrivatePkcs8KeyDer;
-use serde_json::{Value, json};
+use serde_json::Value;
+use testkit::aws::{FakeAws, Reset};
 use tokio::{
     io::{AsyncRead, AsyncWrite},
     net::TcpListener,
@@ -41,8 +38,7 @@ pub(crate) struct Noted {
 
 #[derive(Default)]
 struct Shared {
-    items: Mutex<HashMap<String, Value>>,
-    secrets: Mutex<HashMap<String, String>>,
+    aws: FakeAws,
     log: Mutex<Vec<Noted>>,
     handshakes: AtomicU64,
     resumed: AtomicU64,
@@ -53,7 +49,7 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 /// The fake, and where it listens.
-pub(crate) struct FakeAws {
+pub(crate) struct AwsServer {
     shared: Arc<Shared>,
     /// Over TLS, for what is measured.
     pub(crate) tls: SocketAddr,
@@ -63,7 +59,7 @@ pub(crate) struct FakeAws {
     pub(crate) ca_pem: String,
 }
 
-impl FakeAws {
+impl AwsServer {
     pub(crate) async fn start() -> Self {
         let shared = Arc::new(Shared::default());
         let (config, ca_pem) = certificates();
@@ -107,7 +103,7 @@ impl FakeAws {
 
     /// The size of a stored item as DynamoDB counts it, nearly: names and texts.
     pub(crate) fn item_bytes(&self, id: &str) -> usize {
-        let items = lock(&self.shared.items);
+        let items = self.shared.aws.items();
         let item = items.iter().find(|(key, _)| key.contains(id)).map(|(_, item)| item);
         let attributes = item.and_then(Value::as_object).into_iter().flatten();
         attributes.map(|(name, value)| name.len() + text_bytes(value)).sum()
@@ -144,7 +140,7 @@ fn certificates() -> (ServerConfig, String) {
 async fn serve(stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static, shared: Arc<Shared>) {
     let service = service_fn(move |request| {
         let shared = Arc::clone(&shared);
-        async move { Ok::<_, Infallible>(shared.answer(request).await) }
+        async move { shared.answer(request).await }
     });
     // An error is the client's going away.
     let _ = http1::Builder::new().serve_connection(TokioIo::new(stream), service).await;
@@ -155,55 +151,13 @@ impl Shared {
         lock(&self.log).push(Noted { what: what.to_owned(), at: Instant::now() });
     }
 
-    async fn answer(&self, request: Request<Incoming>) -> Response<Full<Bytes>> {
-        let target = request.headers().get("x-amz-target").and_then(|it| it.to_str().ok());
+    async fn answer(&self, request: Request<Incoming>) -> Result<Response<Full<Bytes>>, Reset> {
+        let (head, body) = request.into_parts();
+        let target = head.headers.get("x-amz-target").and_then(|it| it.to_str().ok());
         let operation = target.and_then(|it| it.rsplit('.').next()).unwrap_or_default().to_owned();
-        let service = if target.is_some_and(|it| it.starts_with("DynamoDB")) { "1.0" } else { "1.1" };
-        let body = request.into_body().collect().await.map(|it| it.to_bytes()).unwrap_or_default();
-        let asked: Value = serde_json::from_slice(&body).unwrap_or_default();
-        let (status, answer) = self.act(&operation, asked);
+        let body = body.collect().await.map(|it| it.to_bytes()).unwrap_or_default();
+        let answer = self.aws.respond(Request::from_parts(head, body)).await?;
         self.note(&operation);
-        let mut response = Response::new(Full::from(answer.to_string()));
-        *response.status_mut() = status;
-        let content_type = HeaderValue::try_from(format!("application/x-amz-json-{service}")).unwrap();
-        response.headers_mut().insert(CONTENT_TYPE, content_type);
-        response
+        Ok(answer.map(Full::from))
     }
-
-    fn act(&self, operation: &str, mut asked: Value) -> (StatusCode, Value) {
-        let table = asked["TableName"].as_str().unwrap_or_default().to_owned();
-        let answer = match operation {
-            "GetItem" => match lock(&self.items).get(&key(&table, &asked["Key"])) {
-                Some(item) => json!({ "Item": item }),
-                None => json!({}),
-            },
-            "PutItem" => {
-                let item = asked["Item"].take();
-                lock(&self.items).insert(key(&table, &item), item);
-                json!({})
-            }
-            "CreateSecret" => {
-                let text = |name: &str| asked[name].as_str().unwrap_or_default().to_owned();
-                lock(&self.secrets).insert(text("Name"), text("SecretString"));
-                json!({ "Name": asked["Name"] })
-            }
-            "GetSecretValue" => {
-                match lock(&self.secrets).get(asked["SecretId"].as_str().unwrap_or_default()) {
-                    Some(text) => json!({ "Name": asked["SecretId"], "SecretString": text }),
-                    None => {
-                        let refusal = json!({ "__type": "ResourceNotFoundException" });
-                        return (StatusCode::BAD_REQUEST, refusal);
-                    }
-                }
-            }
-            _ => return (StatusCode::BAD_REQUEST, json!({ "__type": "UnknownOperationException" })),
-        };
-        (StatusCode::OK, answer)
-    }
-}
-
-/// What names an item: of its attributes those that either table has as its key.
-fn key(table: &str, attributes: &Value) -> String {
-    let text = |name: &str| attributes[name]["S"].as_str().unwrap_or_default();
-    format!("{table} {}{} {}", text("deploymentId"), text("kind"), text("id"))
 }

@@ -18,7 +18,7 @@ use serde_json::{Value, json};
 use testkit::{Config, Scenario, SimulatedCluster};
 
 use crate::{
-    fake_aws::{FakeAws, Noted},
+    fake_aws::{AwsServer, Noted},
     process::{Answered, Process},
     relay::{Passed, Relay},
 };
@@ -44,7 +44,7 @@ pub(crate) fn scenario(name: &str) -> Scenario {
 }
 
 pub(crate) struct World {
-    pub(crate) aws: FakeAws,
+    pub(crate) aws: AwsServer,
     aws_wire: Relay,
     pub(crate) clusters: Vec<Cluster>,
     /// The public roots of this machine, and the fake's own: so many certificates
@@ -87,7 +87,7 @@ impl Cost {
 impl World {
     /// With so many clusters, named `c0` and so on, each registered.
     pub(crate) async fn start(clusters: usize, config: &Config) -> Self {
-        let aws = FakeAws::start().await;
+        let aws = AwsServer::start().await;
         let aws_wire = Relay::to(aws.tls);
         let access = access(aws.plain);
         let adapters = Aws::new(&access);
