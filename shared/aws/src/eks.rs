@@ -9,7 +9,6 @@ use async_trait::async_trait;
 use aws_credential_types::{Credentials as Identity, provider::ProvideCredentials};
 use aws_sdk_dynamodb::config::http::HttpResponse;
 use aws_smithy_types::error::metadata::{ErrorMetadata, ProvideErrorMetadata};
-use aws_smithy_xml::decode::{Document, ScopedDecoder, try_data};
 use aws_types::{SdkConfig, region::Region};
 use base64::{
     Engine,
@@ -26,7 +25,7 @@ use zeroize::Zeroizing;
 
 use crate::{
     error::{Sdk, code, store_error},
-    signed::{Call, call, endpoint, presigned},
+    signed::{Call, call, endpoint, presigned, query_refusal, xml},
 };
 
 /// What the whole of it may take: at most two calls one after the other, each with a
@@ -125,7 +124,7 @@ impl EksMinter {
             region: self.shared.region().map_or(&cluster.region, Region::as_ref),
             path: "/".to_owned(),
             form: Some(form),
-            refusal: sts_refusal,
+            refusal: query_refusal,
         };
         let own = self.own(cluster).await?;
         let answer = call(&self.shared, &own, asked, self.now()).await;
@@ -252,40 +251,6 @@ fn token(
     URL_SAFE_NO_PAD.encode_string(signed.as_bytes(), &mut token);
     let token = Zeroizing::new(token);
     Some(SecretString::from(token.as_str()))
-}
-
-/// The text at the end of a path of elements.
-fn xml(text: &str, path: &[&str]) -> Option<String> {
-    fn within(scope: &mut ScopedDecoder<'_, '_>, path: &[&str]) -> Option<String> {
-        let Some((first, rest)) = path.split_first() else {
-            return try_data(scope).ok().map(|text| text.into_owned());
-        };
-        while let Some(mut element) = scope.next_tag() {
-            if element.start_el().matches(first) {
-                return within(&mut element, rest);
-            }
-        }
-        None
-    }
-    let (root, rest) = path.split_first()?;
-    let mut document = Document::new(text);
-    let mut element = document.root_element().ok()?;
-    if !element.start_el().matches(root) {
-        return None;
-    }
-    within(&mut element, rest)
-}
-
-/// A refusal in the query protocol.
-fn sts_refusal(_: &HttpResponse, text: &str) -> ErrorMetadata {
-    let mut refusal = ErrorMetadata::builder();
-    if let Some(code) = xml(text, &["ErrorResponse", "Error", "Code"]) {
-        refusal = refusal.code(code);
-    }
-    if let Some(message) = xml(text, &["ErrorResponse", "Error", "Message"]) {
-        refusal = refusal.message(message);
-    }
-    refusal.build()
 }
 
 /// A refusal in the REST JSON protocol: its code is in a header, or in the body.

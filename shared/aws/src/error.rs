@@ -99,7 +99,7 @@ fn words(meta: &ErrorMetadata, status: u16) -> String {
     }
 }
 
-fn chain(error: &dyn Error) -> String {
+pub(crate) fn chain(error: &dyn Error) -> String {
     let mut text = error.to_string();
     let mut source = error.source();
     while let Some(error) = source {

@@ -9,6 +9,8 @@ mod error;
 mod executions;
 pub mod logging;
 mod metrics;
+#[cfg(feature = "operator")]
+pub mod operator;
 mod pages;
 mod registry;
 #[cfg(test)]

@@ -27,6 +27,7 @@ use aws_smithy_runtime_api::client::{
     runtime_plugin::StaticRuntimePlugin,
 };
 use aws_smithy_types::{body::SdkBody, config_bag::Layer, error::metadata::ErrorMetadata};
+use aws_smithy_xml::decode::{Document, ScopedDecoder, try_data};
 use aws_types::SdkConfig;
 use http::Request;
 use secrecy::SecretString;
@@ -59,19 +60,40 @@ pub(crate) async fn call(
         Some(url) => Some(url.trim_end_matches('/').to_owned()),
         None => endpoint(call.service, call.region).await,
     };
-    let unbuilt = || SdkError::construction_failure("the call could not be signed");
     let endpoint = endpoint.ok_or_else(unbuilt)?;
-    let request = signed(&endpoint, identity, &call, now).ok_or_else(unbuilt)?;
+    let request = match &call.form {
+        None => Request::get(&call.path).body(String::new()),
+        Some(form) => Request::post(&call.path).header("content-type", FORM).body(form.clone()),
+    };
+    let signed = request.ok().and_then(|it| signed(&endpoint, identity, call.service, call.region, it, now));
+    let request = signed.ok_or_else(unbuilt)?;
+    send(shared, (call.service, call.operation), &endpoint, request, call.refusal).await
+}
+
+const FORM: &str = "application/x-www-form-urlencoded";
+
+pub(crate) fn unbuilt() -> Sdk<ErrorMetadata> {
+    SdkError::construction_failure("the call could not be signed")
+}
+
+/// Sends a request that is ready, as often as `shared` says: the answer's body, where its
+/// status is one of success. `name` is that of service and operation.
+pub(crate) async fn send(
+    shared: &SdkConfig,
+    (service, operation): (&'static str, &'static str),
+    endpoint: &str,
+    request: Request<String>,
+    refusal: fn(&HttpResponse, &str) -> ErrorMetadata,
+) -> Result<SecretString, Sdk<ErrorMetadata>> {
     let client = shared.http_client().ok_or_else(unbuilt)?;
     let mut sensitive = Layer::new("an answer that may hold credentials");
     sensitive.store_put(SensitiveOutput);
-    let refusal = call.refusal;
     let mut operation = Operation::builder()
-        .service_name(call.service)
-        .operation_name(call.operation)
+        .service_name(service)
+        .operation_name(operation)
         .behavior_version(BehaviorVersion::v2026_01_12())
         .http_client(client)
-        .endpoint_url(&endpoint)
+        .endpoint_url(endpoint)
         // It is signed already; a signature is good for five minutes, so for every try.
         .no_auth()
         .retry_classifier(TransientErrorClassifier::<ErrorMetadata>::new())
@@ -103,32 +125,30 @@ pub(crate) async fn call(
         .await
 }
 
-/// The request by its path, with the signature in its headers.
-fn signed(
+/// The request by its path, with the signature in its headers. Of the headers that it has
+/// the content type is signed.
+pub(crate) fn signed(
     endpoint: &str,
     identity: &Credentials,
-    call: &Call<'_>,
+    service: &str,
+    region: &str,
+    mut request: Request<String>,
     now: SystemTime,
 ) -> Option<Request<String>> {
-    let mut request = Request::get(&call.path).body(String::new()).ok()?;
-    let mut headers = Vec::new();
-    if let Some(form) = &call.form {
-        let form_type = "application/x-www-form-urlencoded";
-        headers.push(("content-type", form_type));
-        request = Request::post(&call.path).header("content-type", form_type).body(form.clone()).ok()?;
-    }
+    let content_type = request.headers().get("content-type").and_then(|it| it.to_str().ok());
+    let headers: Vec<_> = content_type.into_iter().map(|it| ("content-type", it)).collect();
     let settings = SigningSettings::default();
     let identity = identity.clone().into();
     let params = v4::SigningParams::builder()
         .identity(&identity)
-        .region(call.region)
-        .name(call.service)
+        .region(region)
+        .name(service)
         .time(now)
         .settings(settings)
         .build()
         .ok()?
         .into();
-    let url = format!("{endpoint}{}", call.path);
+    let url = format!("{endpoint}{}", request.uri());
     let body = SignableBody::Bytes(request.body().as_bytes());
     let method = request.method().as_str();
     let signable = SignableRequest::new(method, &url, headers.into_iter(), body).ok()?;
@@ -175,4 +195,38 @@ pub(crate) async fn endpoint(service: &str, region: &str) -> Option<String> {
     let known = ResolveEndpoint::resolve_endpoint(&resolver, &params).await.ok()?;
     let rest = known.url().trim_end_matches('/').strip_prefix("https://secretsmanager")?;
     rest.starts_with(&format!(".{region}.")).then(|| format!("https://{service}{rest}"))
+}
+
+/// The text at the end of a path of elements.
+pub(crate) fn xml(text: &str, path: &[&str]) -> Option<String> {
+    fn within(scope: &mut ScopedDecoder<'_, '_>, path: &[&str]) -> Option<String> {
+        let Some((first, rest)) = path.split_first() else {
+            return try_data(scope).ok().map(|text| text.into_owned());
+        };
+        while let Some(mut element) = scope.next_tag() {
+            if element.start_el().matches(first) {
+                return within(&mut element, rest);
+            }
+        }
+        None
+    }
+    let (root, rest) = path.split_first()?;
+    let mut document = Document::new(text);
+    let mut element = document.root_element().ok()?;
+    if !element.start_el().matches(root) {
+        return None;
+    }
+    within(&mut element, rest)
+}
+
+/// A refusal in the query protocol.
+pub(crate) fn query_refusal(_: &HttpResponse, text: &str) -> ErrorMetadata {
+    let mut refusal = ErrorMetadata::builder();
+    if let Some(code) = xml(text, &["ErrorResponse", "Error", "Code"]) {
+        refusal = refusal.code(code);
+    }
+    if let Some(message) = xml(text, &["ErrorResponse", "Error", "Message"]) {
+        refusal = refusal.message(message);
+    }
+    refusal.build()
 }

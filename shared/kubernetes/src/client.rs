@@ -146,7 +146,7 @@ impl KubernetesClient {
     }
 
     /// Everything that one question needs; its time begins now.
-    fn session(&self, credentials: &Credentials) -> Result<Session<'_>, AskError> {
+    pub(crate) fn session(&self, credentials: &Credentials) -> Result<Session<'_>, AskError> {
         Ok(Session {
             endpoint: self.endpoints.get(credentials)?,
             bearer: bearer(credentials)?,
@@ -216,7 +216,7 @@ fn make_fit(text: &mut String, credentials: &Credentials) {
 }
 
 /// One question to one API server.
-struct Session<'a> {
+pub(crate) struct Session<'a> {
     endpoint: Arc<Endpoint>,
     bearer: Option<HeaderValue>,
     budget: &'a Budget,
@@ -225,7 +225,7 @@ struct Session<'a> {
 }
 
 /// What came.
-struct Came {
+pub(crate) struct Came {
     status: u16,
     content_type: Option<String>,
     date: Option<Timestamp>,
@@ -233,12 +233,12 @@ struct Came {
 }
 
 impl Came {
-    fn answer(&self) -> Answer<'_> {
+    pub(crate) fn answer(&self) -> Answer<'_> {
         Answer { status: self.status, content_type: self.content_type.as_deref(), body: self.body.bytes() }
     }
 }
 
-enum Trouble {
+pub(crate) enum Trouble {
     TooLarge { bound: usize, date: Option<Timestamp> },
     Ask(AskError),
 }
@@ -261,7 +261,7 @@ impl From<Trouble> for AskError {
 }
 
 impl Session<'_> {
-    async fn fetch(&self, request: &Request<Vec<u8>>, bound: usize) -> Result<Came, Trouble> {
+    pub(crate) async fn fetch(&self, request: &Request<Vec<u8>>, bound: usize) -> Result<Came, Trouble> {
         let Ok(_turn) = timeout_at(self.deadline, self.endpoint.turn()).await else {
             return Err(self.slow("has so many open questions that this one could not be asked").into());
         };
@@ -338,7 +338,7 @@ pub(crate) fn bearer(credentials: &Credentials) -> Result<Option<HeaderValue>, A
     Ok(Some(bearer))
 }
 
-fn bad_name(error: BadName) -> AskError {
+pub(crate) fn bad_name(error: BadName) -> AskError {
     parsing::not_kubernetes(error.to_string())
 }
 

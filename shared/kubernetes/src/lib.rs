@@ -1,5 +1,7 @@
 #![doc = include_str!("../README.md")]
 
+#[cfg(feature = "operator")]
+mod account;
 mod address;
 mod bodies;
 mod certificates;
@@ -16,6 +18,8 @@ mod registration;
 mod requests;
 mod trouble;
 
+#[cfg(feature = "operator")]
+pub use account::AccountToken;
 pub use address::{AddressPolicy, BadCidr, RefusedAddress};
 pub use client::{KubernetesClient, SetupError, Timeouts};
 pub use registration::Rules;

@@ -73,7 +73,7 @@ pub(crate) fn helm_release(
             _ => Err(refusal(answer)),
         };
     }
-    let mut object: HelmRelease = read(answer, "a HelmRelease", is_helm_release, |it: &HelmRelease| {
+    let mut object: HelmRelease = object(answer, "a HelmRelease", is_helm_release, |it: &HelmRelease| {
         Kind::of(&it.kind, &it.api_version)
     })?;
     let (is_name, is_namespace) = (object.metadata.name.as_deref(), object.metadata.namespace.as_deref());
@@ -183,7 +183,7 @@ fn is_helm_release(is: Kind<'_>) -> bool {
 fn list(answer: Answer<'_>) -> Result<List<'_>, AskError> {
     // An older server answers with the whole secrets; their metadata serve as well.
     let is_list = |is: Kind<'_>| matches!(is.kind, Some("PartialObjectMetadataList" | "SecretList"));
-    read(answer, "a list of secrets", is_list, |it: &List<'_>| Kind::of(&it.kind, &it.api_version))
+    object(answer, "a list of secrets", is_list, |it: &List<'_>| Kind::of(&it.kind, &it.api_version))
 }
 
 /// A secret counts where it is Helm's, of this release, and has a version. The
@@ -216,27 +216,31 @@ fn revision(item: Item, namespace: &str, release: &str) -> Option<Revision> {
     Some(Revision { name, uid, version, status, created, by_flux })
 }
 
-/// Reads the body of a 200, once; everything else is a refusal. What is of another kind is told so, also where its
-/// shape is another one.
-fn read<'a, T: Deserialize<'a>>(
+/// Reads the body of a 200; everything else is a refusal.
+pub(crate) fn read<'a, T: Deserialize<'a>>(answer: Answer<'a>, wanted: &str) -> Result<T, AskError> {
+    if answer.status != 200 {
+        return Err(refusal(answer));
+    }
+    serde_json::from_slice(answer.body).map_err(|error| unreadable(answer, &error, wanted))
+}
+
+/// Reads an object that says what it is, once. What is of another kind is told so, also where its shape is another one.
+fn object<'a, T: Deserialize<'a>>(
     answer: Answer<'a>,
     wanted: &str,
     is_wanted: impl Fn(Kind<'_>) -> bool,
     kind_of: impl Fn(&T) -> Kind<'_>,
 ) -> Result<T, AskError> {
-    if answer.status != 200 {
-        return Err(refusal(answer));
-    }
-    let error = match serde_json::from_slice(answer.body) {
+    let error = match read(answer, wanted) {
         Ok(object) if is_wanted(kind_of(&object)) => return Ok(object),
         Ok(object) => return Err(other(kind_of(&object), wanted)),
         Err(error) => error,
     };
-    match serde_json::from_slice::<Typed>(answer.body) {
+    match read::<Typed>(answer, wanted) {
         Ok(it) if !is_wanted(Kind::of(&it.kind, &it.api_version)) => {
             Err(other(Kind::of(&it.kind, &it.api_version), wanted))
         }
-        _ => Err(unreadable(answer, &error, wanted)),
+        _ => Err(error),
     }
 }
 
@@ -334,6 +338,12 @@ struct Typed {
     kind: Option<String>,
     #[serde(default, deserialize_with = "word")]
     api_version: Option<String>,
+}
+
+/// Whether the API server says that there is no such object of this kind.
+#[cfg(feature = "operator")]
+pub(crate) fn says_absent(answer: Answer<'_>, kind: &str) -> bool {
+    answer.status == 404 && Status::of(answer).is_some_and(|status| status.says_absent(kind))
 }
 
 /// Kubernetes' word for a failure.

@@ -98,6 +98,13 @@ pub(crate) fn payload(namespace: &str, secret: &str) -> Result<Request<Vec<u8>>,
     accepting("application/json", secrets(namespace)?.list(&parameters), "secret", secret)
 }
 
+/// `get` of one secret.
+#[cfg(feature = "operator")]
+pub(crate) fn secret(namespace: &str, name: &str) -> Result<Request<Vec<u8>>, BadName> {
+    let request = secrets(namespace)?.get(&segment("secret", name)?, &GetParams::default());
+    accepting("application/json", request, "secret", name)
+}
+
 /// Which Kubernetes it is.
 pub(crate) fn version() -> Request<Vec<u8>> {
     plain(Method::GET, "/version", Vec::new())
