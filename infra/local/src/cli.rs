@@ -4,13 +4,15 @@ use clap::{Args, CommandFactory as _, Parser, Subcommand, error::ErrorKind};
 use clap_complete::Shell;
 use kubernetes::{AddressPolicy, BadCidr};
 
+mod judging;
 mod parsers;
 mod watch;
 
+pub(crate) use judging::{FailOn, Judging, Output};
 pub(crate) use parsers::Target;
 #[cfg(test)]
 pub(crate) use watch::exit_codes;
-pub(crate) use watch::{ClusterArguments, FailOn, HelmType, Output, Watch};
+pub(crate) use watch::{ClusterArguments, HelmType, Watch};
 
 /// What can't be used, arguments included: nobody was asked, nothing was judged. clap's
 /// own code for a usage error, 2, would say that a deployment timed out.

@@ -38,6 +38,12 @@ pub(crate) struct Refused {
     pub(crate) message: String,
 }
 
+impl Refused {
+    pub(crate) fn said(&self) -> String {
+        format!("{}: {}", self.name, self.message)
+    }
+}
+
 impl Check for Checker {
     async fn check(&self, event: &Value) -> Result<Answer, Refused> {
         match check::handle(self, event.clone()).await {

@@ -35,6 +35,8 @@ impl Row {
                 self.answer = Some(answer);
                 self.trouble = None;
             }
+            // What has its verdict keeps it, whoever else is asked for again.
+            Progress::Retrying(_) if self.ended_at.is_some() => {}
             Progress::Retrying(refused) => self.trouble = Some(refused),
             Progress::GaveUp(refused) => {
                 self.trouble = Some(refused);
@@ -196,5 +198,10 @@ pub(crate) mod tests {
         assert_eq!(row.said(), "Progressing: running");
         row.take(Progress::GaveUp(refused("Internal")), now);
         assert_eq!((row.status(), row.reason()), (Status::Failed, "Internal"));
+
+        let mut judged = self::row("cart");
+        judged.take(answered(Status::Succeeded, Reason::UpgradeSucceeded, "done"), now);
+        assert!(!judged.take(Progress::Retrying(refused("Transient")), now));
+        assert_eq!(judged.status(), Status::Succeeded);
     }
 }

@@ -3,9 +3,8 @@
 
 use std::{
     collections::HashMap,
-    ffi::OsString,
     io::{self, Write as _},
-    process::{self, ExitCode, Stdio},
+    process::{self, ExitCode},
     sync::Arc,
     time::Duration,
 };
@@ -21,39 +20,30 @@ use monitor::{
     request,
     slug::slug,
 };
-use serde_json::{Map, Value, json};
-use tokio::{
-    process::Command,
-    signal::unix::{Signal, SignalKind, signal},
-    sync::mpsc,
-    time::{interval, sleep, timeout},
-};
+use serde_json::{Value, json};
+use tokio::{sync::mpsc::UnboundedSender, time::sleep};
 use verdict::{Reason, Status};
-
-mod github;
-mod outcome;
-mod report;
 
 use crate::{
     access::{Access, Keyring},
-    cli::{FailOn, HelmType, Output, Watch},
-    display::FRAME,
-    driver::{Check, Refused, drive},
+    cli::Watch,
+    driver::{Check, Progress, Refused, drive},
     environment::Environment,
+    judging,
     kubeconfig::{Clusters, Unusable},
+    outcome::{Outcome, hint, hint_of_known_push},
+    push::push,
+    report::Report,
     row::Row,
+    signals::Signals,
 };
-use outcome::Outcome;
-use report::Report;
 
 /// A person's kubeconfig may name any address, this machine's too: kind and port
 /// forwards are there. Whoever runs this chose both the address and the token.
-const ANYWHERE: &str = "0.0.0.0/0,::/0";
+pub(crate) const ANYWHERE: &str = "0.0.0.0/0,::/0";
 /// How often the first look is tried before a command, and what is waited between.
 const FIRST_LOOKS: u32 = 3;
 const BETWEEN_LOOKS: Duration = Duration::from_secs(5);
-/// How long a command that was told to end may take.
-const COMMANDS_END: Duration = Duration::from_secs(10);
 
 /// Why nothing could be looked at.
 #[derive(Debug, thiserror::Error)]
@@ -94,34 +84,6 @@ pub(crate) async fn run(arguments: &Watch, environment: &Environment) -> ExitCod
     ExitCode::from(outcome.code())
 }
 
-/// SIGINT and SIGTERM, heard from the beginning on.
-struct Signals {
-    interrupt: Signal,
-    terminate: Signal,
-}
-
-impl Signals {
-    fn new() -> io::Result<Self> {
-        Ok(Self { interrupt: signal(SignalKind::interrupt())?, terminate: signal(SignalKind::terminate())? })
-    }
-
-    async fn next(&mut self) {
-        tokio::select! {
-            _ = self.interrupt.recv() => {}
-            _ = self.terminate.recv() => {}
-        }
-    }
-
-    /// `None` where a signal came first.
-    async fn during<T>(&mut self, work: impl Future<Output = T>) -> Option<T> {
-        tokio::select! {
-            biased;
-            () = self.next() => None,
-            done = work => Some(done),
-        }
-    }
-}
-
 async fn watch(arguments: &Watch, environment: &Environment) -> Result<Outcome, WatchError> {
     let mut signals = Signals::new().map_err(WatchError::Signal)?;
     let plan = Plan::new(arguments, environment)?;
@@ -141,20 +103,19 @@ async fn watch(arguments: &Watch, environment: &Environment) -> Result<Outcome, 
     let keyring = Keyring::new(rules, entered);
     let watching = Watching::new(keyring, &plan).await?;
 
-    let mut report = {
-        let push_known = arguments.pushed_at.is_some() || !arguments.command.is_empty();
-        Report::new(arguments.output, plan.rows(), environment.step_summary.clone(), push_known)
-    };
+    let push_known = arguments.judging.pushed_at.is_some() || !arguments.judging.command.is_empty();
+    let hint = if push_known { hint_of_known_push } else { hint };
+    let mut report = Report::new(arguments.judging.output, environment.step_summary.clone(), hint);
     report.say(&plan.sentence(arguments.timeout))?;
     let mut event = plan.event.clone();
-    if let [program, words @ ..] = arguments.command.as_slice() {
+    if let [program, words @ ..] = arguments.judging.command.as_slice() {
         match signals.during(watching.first_look(&plan, &report)).await.transpose()? {
             None => return Ok(Outcome::Interrupted),
             Some(Some(outcome)) => return Ok(outcome),
             Some(None) => {}
         }
         let pushed_at = SystemClock.now();
-        if let Some(outcome) = push(program, words, arguments.output, &report, &mut signals).await? {
+        if let Some(outcome) = push(program, words, arguments.judging.output, &report, &mut signals).await? {
             return Ok(outcome);
         }
         let begun = SystemClock.now();
@@ -162,7 +123,7 @@ async fn watch(arguments: &Watch, environment: &Environment) -> Result<Outcome, 
         event["pushedAt"] = json!(pushed_at);
         event["execution"]["startedAt"] = json!(begun);
     }
-    match signals.during(watching.follow(&event, &mut report, arguments.timeout)).await.transpose()? {
+    match signals.during(watching.follow(&event, &plan, &mut report, arguments.timeout)).await.transpose()? {
         None => {
             report.interrupted();
             Ok(Outcome::Interrupted)
@@ -205,18 +166,13 @@ impl Plan {
         }
         names_fit(&clusters)?;
         let event = event(arguments, &targets);
-        request::parse(&event).map_err(|refusals| WatchError::Request(in_options(&refusals)))?;
+        request::parse(&event).map_err(|refusals| WatchError::Request(judging::in_options(&refusals)))?;
         let names = targets.iter().map(|target| shown(target, &clusters)).collect();
-        let helm_type = match arguments.helm_type {
-            HelmType::Flux => verdict::HelmType::Flux,
-            HelmType::Plain => verdict::HelmType::Plain,
-        };
-        Ok(Self { clusters, event, names, helm_type })
+        Ok(Self { clusters, event, names, helm_type: arguments.helm_type.into() })
     }
 
-    fn rows(&self) -> Vec<Row> {
-        let now = Timestamp::now();
-        self.names.iter().map(|name| Row::new(name, self.helm_type, now, now)).collect()
+    fn rows(&self, begun: Timestamp, deadline: Timestamp) -> Vec<Row> {
+        self.names.iter().map(|name| Row::new(name, self.helm_type, begun, deadline)).collect()
     }
 
     fn sentence(&self, timeout_secs: u32) -> String {
@@ -279,82 +235,17 @@ fn event(arguments: &Watch, targets: &[(String, String, String)]) -> Value {
         .iter()
         .map(|(cluster, namespace, release)| json!({"cluster": cluster, "namespace": namespace, "release": release}))
         .collect();
-    let mut expect = Map::new();
-    for (field, given) in [("chartVersion", &arguments.expect_chart), ("appVersion", &arguments.expect_app)] {
-        expect.extend(given.as_ref().map(|version| (field.to_owned(), json!(version))));
-    }
-    if !arguments.expect_values.is_empty() {
-        let values = arguments.expect_values.iter().map(|it| (it.pointer.clone(), it.value.clone()));
-        expect.insert("values".to_owned(), Value::Object(values.collect()));
-    }
-    json!({
+    let mut event = json!({
         "deploymentId": id,
-        "helmType": match arguments.helm_type { HelmType::Flux => "flux", HelmType::Plain => "plain" },
+        "helmType": arguments.helm_type.as_str(),
         "targets": targets,
         "timeoutSecs": arguments.timeout,
-        "expect": expect,
-        "pushedAt": arguments.pushed_at,
-        "failOn": match arguments.fail_on { FailOn::Final => "final", FailOn::First => "first" },
-        "failFast": arguments.fail_fast,
-        "allowUnchanged": arguments.allow_unchanged,
         "execution": {"arn": format!("arn:dag-monitor:watch:{id}"), "startedAt": started_at},
-    })
-}
-
-/// The refusals of a request in the words of who gave options.
-fn in_options(refusals: &[request::Refusal]) -> String {
-    let option = |pointer: &str| match pointer.split('/').nth(1).unwrap_or_default() {
-        "targets" if pointer.ends_with("/namespace") => "-n, --target",
-        "targets" => "RELEASE, --target",
-        "timeoutSecs" => "--timeout",
-        "pushedAt" => "--pushed-at",
-        "expect" if pointer.starts_with("/expect/chartVersion") => "--expect-chart",
-        "expect" if pointer.starts_with("/expect/appVersion") => "--expect-app",
-        "expect" => "--expect-value",
-        _ => "the request",
-    };
-    let all: Vec<String> =
-        refusals.iter().map(|it| format!("{}: {}", option(&it.pointer), it.detail)).collect();
-    all.join("; ")
-}
-
-/// Runs the command that pushes. `None` where it succeeded.
-async fn push(
-    program: &OsString,
-    words: &[OsString],
-    output: Output,
-    report: &Report,
-    signals: &mut Signals,
-) -> Result<Option<Outcome>, WatchError> {
-    let shown: Vec<_> = [program].into_iter().chain(words).map(|it| it.to_string_lossy()).collect();
-    let shown = shown.join(" ");
-    report.say(&format!("Running {shown}"))?;
-    let failed = |how: String| {
-        // Nobody may be left to read it.
-        let _ = writeln!(io::stderr(), "dag-monitor: the command {shown} {how}; nothing was judged");
-        Ok(Some(Outcome::CommandFailed))
-    };
-    let mut command = Command::new(program);
-    command.args(words);
-    if output == Output::Json {
-        // Objects alone are on the standard output.
-        command.stdout(Stdio::from(io::stderr()));
+    });
+    if let Some(event) = event.as_object_mut() {
+        event.extend(judging::fields(&arguments.judging));
     }
-    let mut child = match command.spawn() {
-        Ok(child) => child,
-        Err(error) => return failed(format!("can't be started: {error}")),
-    };
-    let status = tokio::select! {
-        status = child.wait() => status?,
-        () = signals.next() => {
-            // A terminal has told the command as well; it may end as it should.
-            if timeout(COMMANDS_END, child.wait()).await.is_err() {
-                child.kill().await?;
-            }
-            return Ok(Some(Outcome::Interrupted));
-        }
-    };
-    if status.success() { Ok(None) } else { failed(format!("failed ({status})")) }
+    event
 }
 
 /// What the first look has shown of a target.
@@ -449,29 +340,21 @@ impl Watching {
     async fn follow(
         &self,
         event: &Value,
+        plan: &Plan,
         report: &mut Report,
         timeout_secs: u32,
     ) -> Result<Outcome, WatchError> {
         let begun = event["execution"]["startedAt"].as_str().and_then(|it| it.parse().ok());
         let begun = begun.unwrap_or_else(Timestamp::now);
-        report.begin(begun, later(begun, timeout_secs));
-        let (told, mut progress) = mpsc::unbounded_channel();
-        let driving = drive(&self.checker, event, |progress| {
-            // invariant: the receiver lives as long as this.
-            let _ = told.send(progress);
-        });
-        tokio::pin!(driving);
-        let mut frames = interval(FRAME);
-        let ended = loop {
-            tokio::select! {
-                Some(progress) = progress.recv() => report.take(&progress)?,
-                ended = &mut driving => break ended,
-                _ = frames.tick() => report.draw(),
-            }
+        let rows = plan.rows(begun, later(begun, timeout_secs));
+        let driving = async |told: UnboundedSender<Progress>| {
+            drive(&self.checker, event, |progress| {
+                // invariant: the receiver lives as long as this.
+                let _ = told.send(progress);
+            })
+            .await
         };
-        while let Ok(progress) = progress.try_recv() {
-            report.take(&progress)?;
-        }
+        let ended = report.during(rows, driving).await?;
         match ended {
             Ok(answer) => Ok(Outcome::of(&answer, &self.seen().await?)),
             // Told as the rows' trouble.
@@ -549,7 +432,7 @@ mod tests {
         let mut wrong = arguments(&["checkout", "--expect-chart", "", "--pushed-at", "2999-01-01T00:00:00Z"]);
         wrong.timeout = 1;
         let target = ("prod".to_owned(), "Shop".to_owned(), "-".to_owned());
-        let told = in_options(&request::parse(&event(&wrong, &[target])).unwrap_err());
+        let told = judging::in_options(&request::parse(&event(&wrong, &[target])).unwrap_err());
         for option in
             ["--expect-chart: ", "--pushed-at: ", "--timeout: ", "-n, --target: ", "RELEASE, --target: "]
         {

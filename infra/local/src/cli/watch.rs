@@ -1,11 +1,13 @@
 //! The arguments of `watch`.
 
-use std::{ffi::OsString, path::PathBuf};
+use std::path::PathBuf;
 
 use clap::{Args, ValueEnum};
-use jiff::Timestamp;
 
-use super::parsers::{ExpectedValue, Target, expected_value, target, timeout_secs};
+use super::{
+    judging::Judging,
+    parsers::{Target, target, timeout_secs},
+};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -75,42 +77,8 @@ pub(crate) struct Watch {
     #[arg(long, value_name = "DURATION", default_value = "5m", value_parser = timeout_secs)]
     pub(crate) timeout: u32,
 
-    /// The chart's version that the push should bring.
-    #[arg(long, value_name = "VERSION", help_heading = "Verdict")]
-    pub(crate) expect_chart: Option<String>,
-    /// The app's version that the push should bring.
-    #[arg(long, value_name = "VERSION", help_heading = "Verdict")]
-    pub(crate) expect_app: Option<String>,
-    /// A value that the push should bring, by JSON pointer, as /image/tag=1.2.3; repeatable.
-    #[arg(
-        long = "expect-value",
-        value_name = "POINTER=VALUE",
-        value_parser = expected_value,
-        help_heading = "Verdict"
-    )]
-    pub(crate) expect_values: Vec<ExpectedValue>,
-    /// An instant not later than the push (RFC 3339), as of `date -u +%Y-%m-%dT%H:%M:%SZ`
-    /// before it; by default now, or the moment before the command.
-    #[arg(long, value_name = "TIME", conflicts_with = "command", help_heading = "Verdict")]
-    pub(crate) pushed_at: Option<Timestamp>,
-    /// When a failure counts: once nobody will try again, or at the first failed attempt.
-    #[arg(long, value_enum, value_name = "WHEN", default_value_t, help_heading = "Verdict")]
-    pub(crate) fail_on: FailOn,
-    /// End at the first failed release; by default each is waited for.
-    #[arg(long, help_heading = "Verdict")]
-    pub(crate) fail_fast: bool,
-    /// Judge what is there, even if nothing happened since the push: for reruns.
-    #[arg(long, help_heading = "Verdict")]
-    pub(crate) allow_unchanged: bool,
-
-    /// What is printed: a live view (lines, where there is no terminal), a JSON object for
-    /// each change, or lines with annotations and a job summary for GitHub Actions.
-    #[arg(short, long, value_enum, value_name = "FORMAT", default_value_t)]
-    pub(crate) output: Output,
-
-    /// A command that pushes; run after the first look, with this terminal.
-    #[arg(last = true, value_name = "COMMAND")]
-    pub(crate) command: Vec<OsString>,
+    #[command(flatten)]
+    pub(crate) judging: Judging,
 
     // The last: its heading would be that of what came after it.
     #[command(flatten)]
@@ -148,33 +116,38 @@ pub(crate) enum HelmType {
     Plain,
 }
 
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, ValueEnum)]
-pub(crate) enum FailOn {
-    /// Once nobody will try again.
-    #[default]
-    Final,
-    /// At the first failed attempt.
-    First,
+impl HelmType {
+    /// As requests have it.
+    pub(crate) const fn as_str(self) -> &'static str {
+        match self {
+            Self::Flux => "flux",
+            Self::Plain => "plain",
+        }
+    }
 }
 
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, ValueEnum)]
-pub(crate) enum Output {
-    /// For a person.
-    #[default]
-    Text,
-    /// For a program.
-    Json,
-    /// For GitHub Actions.
-    Github,
+impl From<HelmType> for verdict::HelmType {
+    fn from(helm_type: HelmType) -> Self {
+        match helm_type {
+            HelmType::Flux => Self::Flux,
+            HelmType::Plain => Self::Plain,
+        }
+    }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::ffi::OsString;
+
     use clap::Parser as _;
     use serde_json::json;
 
     use super::*;
-    use crate::cli::{Cli, Command};
+    use crate::cli::{
+        Cli, Command,
+        judging::{FailOn, Output},
+        parsers::ExpectedValue,
+    };
 
     fn read(arguments: &[&str]) -> Result<Watch, String> {
         let all = ["dag-monitor", "watch"].iter().chain(arguments);
@@ -213,26 +186,26 @@ mod tests {
                 it.cluster.ca_file = Some("c".into());
             });
         }
-        with(&["--expect-chart", "1.4.0"], &|it| it.expect_chart = text("1.4.0"));
-        with(&["--expect-app", "2"], &|it| it.expect_app = text("2"));
+        with(&["--expect-chart", "1.4.0"], &|it| it.judging.expect_chart = text("1.4.0"));
+        with(&["--expect-app", "2"], &|it| it.judging.expect_app = text("2"));
         with(&["--expect-value", "/a=1", "--expect-value", "/b=2"], &|it| {
             let value = |pointer: &str, value| ExpectedValue { pointer: pointer.to_owned(), value };
-            it.expect_values = vec![value("/a", json!("1")), value("/b", json!("2"))];
+            it.judging.expect_values = vec![value("/a", json!("1")), value("/b", json!("2"))];
         });
         for pushed_at in ["2026-11-23T19:15:45Z", "2026-11-23T20:15:45+01:00"] {
             with(&["--pushed-at", pushed_at], &|it| {
-                it.pushed_at = Some("2026-11-23T19:15:45Z".parse().unwrap());
+                it.judging.pushed_at = Some("2026-11-23T19:15:45Z".parse().unwrap());
             });
         }
-        with(&["--fail-on", "first"], &|it| it.fail_on = FailOn::First);
-        with(&["--fail-on", "final"], &|it| it.fail_on = FailOn::Final);
-        with(&["--fail-fast"], &|it| it.fail_fast = true);
-        with(&["--allow-unchanged"], &|it| it.allow_unchanged = true);
-        with(&["-o", "json"], &|it| it.output = Output::Json);
-        with(&["--output", "github"], &|it| it.output = Output::Github);
-        with(&["--output", "text"], &|it| it.output = Output::Text);
+        with(&["--fail-on", "first"], &|it| it.judging.fail_on = FailOn::First);
+        with(&["--fail-on", "final"], &|it| it.judging.fail_on = FailOn::Final);
+        with(&["--fail-fast"], &|it| it.judging.fail_fast = true);
+        with(&["--allow-unchanged"], &|it| it.judging.allow_unchanged = true);
+        with(&["-o", "json"], &|it| it.judging.output = Output::Json);
+        with(&["--output", "github"], &|it| it.judging.output = Output::Github);
+        with(&["--output", "text"], &|it| it.judging.output = Output::Text);
         with(&["--", "git", "push", "--force"], &|it| {
-            it.command = ["git", "push", "--force"].map(OsString::from).to_vec();
+            it.judging.command = ["git", "push", "--force"].map(OsString::from).to_vec();
         });
 
         let two = read(&["--target", "prod/shop/checkout", "--target", "shop/cart"]).unwrap();

@@ -9,8 +9,7 @@ use std::{
 use jiff::Timestamp;
 use verdict::Status;
 
-use super::outcome::tells_of_release;
-use crate::row::Row;
+use crate::{outcome::tells_of_release, row::Row};
 
 /// A text as the value of a workflow command: a line end would begin another command
 /// (actions/toolkit, packages/core/src/command.ts).

@@ -8,16 +8,18 @@ use std::{
 use console::style;
 use jiff::Timestamp;
 use monitor::answer::{Answer, TargetAnswer};
+use tokio::{
+    sync::mpsc::{self, UnboundedSender},
+    time::interval,
+};
 use verdict::{Reason, Status};
 
-use super::{
-    github,
-    outcome::{Outcome, hint},
-};
 use crate::{
     cli::Output,
-    display::{Display, colour, columns, line_of},
-    driver::Progress,
+    display::{Display, FRAME, colour, columns, line_of},
+    driver::{Progress, Refused},
+    github,
+    outcome::Outcome,
     row::Row,
     text::wrap,
 };
@@ -26,9 +28,13 @@ use crate::{
 pub(crate) struct Report {
     rows: Vec<Row>,
     form: Form,
-    /// Whether it is known when the push was: then nothing is to be said of that.
-    push_known: bool,
+    hint: Hint,
+    /// Why the last look had no answer, as it was told.
+    trouble: Option<Refused>,
 }
+
+/// What to do about a failure's reason.
+pub(crate) type Hint = fn(Reason) -> Option<&'static str>;
 
 enum Form {
     Text(Option<Display>),
@@ -40,13 +46,13 @@ enum Form {
 type Told = (Status, Reason, String, Vec<(Status, Reason, String)>);
 
 impl Report {
-    pub(crate) fn new(output: Output, rows: Vec<Row>, summary: Option<PathBuf>, push_known: bool) -> Self {
+    pub(crate) fn new(output: Output, summary: Option<PathBuf>, hint: Hint) -> Self {
         let form = match output {
             Output::Text => Form::Text(None),
             Output::Json => Form::Json { told: None },
             Output::Github => Form::Github { summary },
         };
-        Self { rows, form, push_known }
+        Self { rows: Vec::new(), form, hint, trouble: None }
     }
 
     /// Something for a person, beside the answers. Where the output is for a program it
@@ -63,18 +69,47 @@ impl Report {
         }
     }
 
-    /// From here on there is a live view, where there is a terminal.
-    pub(crate) fn begin(&mut self, started_at: Timestamp, deadline: Timestamp) {
-        for row in &mut self.rows {
-            (row.started_at, row.deadline) = (started_at, deadline);
-        }
+    /// Shows these from here on: as a live view, where there is a terminal. Takes in what is
+    /// told while the work goes on.
+    pub(crate) async fn during<T>(
+        &mut self,
+        rows: Vec<Row>,
+        work: impl AsyncFnOnce(UnboundedSender<Progress>) -> T,
+    ) -> io::Result<T> {
+        self.rows = rows;
         if let Form::Text(display) = &mut self.form {
             *display = Some(Display::new(&self.rows, "release"));
         }
+        let (tell, mut told) = mpsc::unbounded_channel();
+        let work = work(tell);
+        tokio::pin!(work);
+        let mut frames = interval(FRAME);
+        let done = loop {
+            tokio::select! {
+                Some(progress) = told.recv() => self.take(&progress)?,
+                done = &mut work => break done,
+                _ = frames.tick() => self.draw(),
+            }
+        };
+        while let Ok(progress) = told.try_recv() {
+            self.take(&progress)?;
+        }
+        Ok(done)
     }
 
-    pub(crate) fn take(&mut self, progress: &Progress) -> io::Result<()> {
+    fn take(&mut self, progress: &Progress) -> io::Result<()> {
         let now = Timestamp::now();
+        match progress {
+            // A line of its own each time would say nothing new.
+            Progress::Retrying(refused) if !matches!(self.form, Form::Text(Some(Display::Live(_)))) => {
+                if self.trouble.as_ref() != Some(refused) {
+                    writeln!(io::stderr(), "dag-monitor: {}; trying again", refused.said())?;
+                    self.trouble = Some(refused.clone());
+                }
+                return Ok(());
+            }
+            _ => self.trouble = None,
+        }
         for (index, row) in self.rows.iter_mut().enumerate() {
             if row.take(of_target(progress, index), now) {
                 match &self.form {
@@ -94,15 +129,15 @@ impl Report {
                     object(answer)?;
                 }
             }
-            (Form::Json { .. }, Progress::Retrying(refused) | Progress::GaveUp(refused)) => {
-                writeln!(io::stderr(), "dag-monitor: {}: {}", refused.name, refused.message)?;
+            (Form::Json { .. }, Progress::GaveUp(refused)) => {
+                writeln!(io::stderr(), "dag-monitor: {}", refused.said())?;
             }
             _ => {}
         }
         io::stdout().flush()
     }
 
-    pub(crate) fn draw(&mut self) {
+    fn draw(&mut self) {
         if let Form::Text(Some(display)) = &mut self.form {
             display.draw(&self.rows);
         }
@@ -110,8 +145,8 @@ impl Report {
 
     /// Tells the end: what became of each release, and what to do.
     pub(crate) fn end(self, outcome: Outcome) -> io::Result<()> {
-        let Self { rows, form, push_known } = self;
-        let hints = hints(&rows, push_known);
+        let Self { rows, form, hint, .. } = self;
+        let hints = hints(&rows, hint);
         let now = Timestamp::now();
         match form {
             Form::Text(display) => {
@@ -187,7 +222,7 @@ fn object(answer: &Answer) -> io::Result<()> {
 }
 
 /// One release at the end, its message below it.
-fn paragraph(row: &Row, now: Timestamp) -> String {
+pub(crate) fn paragraph(row: &Row, now: Timestamp) -> String {
     let status = row.status();
     let mark = match status {
         Status::Succeeded => "✓",
@@ -208,13 +243,12 @@ fn paragraph(row: &Row, now: Timestamp) -> String {
 }
 
 /// What to do, each once.
-fn hints(rows: &[Row], push_known: bool) -> Vec<String> {
+fn hints(rows: &[Row], hint: Hint) -> Vec<String> {
     let mut hints = Vec::new();
     for row in rows.iter().filter(|row| row.status() == Status::Failed) {
         let answer = row.answer.as_ref();
         let last = answer.and_then(|it| it.last_reason.filter(|_| it.reason == Reason::Timeout));
-        let told = [row.verdict_reason(), last].into_iter().flatten();
-        let told = told.filter(|it| *it != Reason::WaitingForChange || !push_known).find_map(hint);
+        let told = [row.verdict_reason(), last].into_iter().flatten().find_map(hint);
         let told = told.map(|hint| format!("Hint: {hint}."));
         hints.extend(told.filter(|it| !hints.contains(it)));
     }
@@ -243,6 +277,7 @@ mod tests {
     use super::*;
     use crate::{
         driver::tests::{answer, refused},
+        outcome::{hint, hint_of_known_push},
         row::tests::row,
     };
 
@@ -274,10 +309,10 @@ mod tests {
         ] {
             let sentence = sentence(&rows, outcome, now);
             assert!(sentence.starts_with(told), "{sentence}");
-            assert_eq!(hints(&rows, false).len(), hinted, "{sentence}");
+            assert_eq!(hints(&rows, hint).len(), hinted, "{sentence}");
         }
         let waiting = [judged(Status::Failed, Reason::Timeout, Some(Reason::WaitingForChange))];
-        assert_eq!((hints(&waiting, false).len(), hints(&waiting, true).len()), (1, 0));
+        assert_eq!((hints(&waiting, hint).len(), hints(&waiting, hint_of_known_push).len()), (1, 0));
     }
 
     #[test]

@@ -153,6 +153,11 @@ pub(crate) const fn hint(reason: Reason) -> Option<&'static str> {
     }
 }
 
+/// The same where it is known when the push was: then nothing is to be said of that.
+pub(crate) fn hint_of_known_push(reason: Reason) -> Option<&'static str> {
+    hint(reason).filter(|_| reason != Reason::WaitingForChange)
+}
+
 #[cfg(test)]
 mod tests {
     use jiff::Timestamp;
