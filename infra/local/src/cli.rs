@@ -4,15 +4,18 @@ use clap::{Args, CommandFactory as _, Parser, Subcommand, error::ErrorKind};
 use clap_complete::Shell;
 use kubernetes::{AddressPolicy, BadCidr};
 
+mod deployed;
 mod judging;
 mod parsers;
 mod watch;
 
+pub(crate) use deployed::{
+    AwsArguments, Clusters, ClustersCommand, Deployments, DeploymentsCommand, Environments,
+    EnvironmentsCommand, Format, Named, Register, Rights, Run,
+};
 pub(crate) use judging::{FailOn, Judging, Output};
 pub(crate) use parsers::Target;
-#[cfg(test)]
-pub(crate) use watch::exit_codes;
-pub(crate) use watch::{ClusterArguments, HelmType, Watch};
+pub(crate) use watch::{ClusterArguments, Watch};
 
 /// What can't be used, arguments included: nobody was asked, nothing was judged. clap's
 /// own code for a usage error, 2, would say that a deployment timed out.
@@ -30,6 +33,9 @@ const EXAMPLES: &str = "\
 Examples:
   dag-monitor                                        See eight deployments being judged
   dag-monitor watch -n shop checkout -- git push     Push, and say what became of it
+  dag-monitor register --context prod                Register a cluster with the stack on AWS
+  dag-monitor run --app checkout --environment production -- git push
+                                                     The same, judged on AWS
   dag-monitor watch --help                           More of these
   source <(dag-monitor completions bash)             Complete commands and options";
 
@@ -42,8 +48,13 @@ pub(crate) enum Command {
     /// expected one, with 1 where one is not, and with 130 after Ctrl-C.
     #[default]
     Demo,
-    /// Watch releases on any cluster of your kubeconfig until each has its verdict.
+    // Without words of their own, which would take the place of what stands at the arguments.
     Watch(Box<Watch>),
+    Register(Box<Register>),
+    Run(Box<Run>),
+    Clusters(Clusters),
+    Environments(Environments),
+    Deployments(Deployments),
     /// Serve the API for programs on this machine, until Ctrl-C.
     ///
     /// Clusters, environments and deployments, as on AWS, but without credentials:
@@ -96,6 +107,12 @@ pub(crate) struct Serve {
     /// the only one that is asked.
     #[arg(long)]
     pub(crate) simulated_cluster: bool,
+}
+
+/// The parts of the helps that tell the codes.
+#[cfg(test)]
+pub(crate) fn exit_codes() -> [&'static str; 2] {
+    [watch::exit_codes(), deployed::exit_codes()]
 }
 
 impl Cli {

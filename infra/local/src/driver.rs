@@ -12,7 +12,7 @@ use tokio::time::sleep;
 
 /// Between two checks. As all numbers here it is the state machine's own, and a test
 /// holds them together: what is seen here must not differ from what AWS does.
-const WAIT: Duration = Duration::from_secs(5);
+pub(crate) const WAIT: Duration = Duration::from_secs(5);
 /// The error that another try may mend.
 const TRANSIENT: &str = "Transient";
 const FIRST_RETRY: Duration = Duration::from_secs(2);

@@ -6,6 +6,8 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use secrecy::SecretString;
+
 /// Where a pod finds its own account.
 const ACCOUNT: &str = "/var/run/secrets/kubernetes.io/serviceaccount";
 
@@ -19,6 +21,8 @@ pub(crate) struct Environment {
     pub(crate) in_cluster: Option<InCluster>,
     /// Where GitHub Actions takes the job's summary from.
     pub(crate) step_summary: Option<PathBuf>,
+    /// The key of a `dag-monitor serve` on this machine.
+    pub(crate) key: Option<SecretString>,
 }
 
 /// The pod's own account.
@@ -51,6 +55,7 @@ impl Environment {
             kubeconfigs: if named.is_empty() { usual.into_iter().collect() } else { named },
             in_cluster,
             step_summary: variable("GITHUB_STEP_SUMMARY").map(PathBuf::from),
+            key: text("DAG_MONITOR_KEY").map(SecretString::from),
         }
     }
 }
@@ -72,6 +77,8 @@ mod tests {
         assert_eq!(usual.kubeconfigs, [Path::new("/home/me/.kube/config")]);
         assert!(!usual.kubeconfigs_named);
         assert!(environment(&[]).kubeconfigs.is_empty());
+        let keyed = environment(&[("DAG_MONITOR_KEY", "k3y")]);
+        assert!(keyed.key.is_some() && !format!("{keyed:?}").contains("k3y"));
     }
 
     #[test]

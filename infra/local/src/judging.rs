@@ -28,11 +28,12 @@ pub(crate) fn fields(judging: &Judging) -> Map<String, Value> {
     fields
 }
 
-/// The refusals of a request in the words of who gave options.
-pub(crate) fn in_options(refusals: &[Refusal]) -> String {
+/// The refusals of a request in the words of who gave options; `namespace` and `release`
+/// are the options that name a target's.
+pub(crate) fn in_options(refusals: &[Refusal], [namespace, release]: [&str; 2]) -> String {
     let option = |pointer: &str| match pointer.split('/').nth(1).unwrap_or_default() {
-        "targets" if pointer.ends_with("/namespace") => "-n, --target",
-        "targets" => "RELEASE, --target",
+        "targets" if pointer.ends_with("/namespace") => namespace,
+        "targets" => release,
         "timeoutSecs" => "--timeout",
         "pushedAt" => "--pushed-at",
         "expect" if pointer.starts_with("/expect/chartVersion") => "--expect-chart",

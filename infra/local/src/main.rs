@@ -8,22 +8,32 @@ use std::{
 use tokio::runtime::Runtime;
 
 mod access;
+mod api;
+mod asking;
 mod cli;
+mod clusters;
+mod confirm;
 mod demo;
+mod deployments;
 mod display;
 mod driver;
 mod environment;
+mod environments;
 mod executions;
 mod github;
+mod grid;
 mod guard;
+mod guide;
 mod judging;
 mod kubeconfig;
 mod local;
 mod outcome;
 mod plugin;
 mod push;
+mod register;
 mod report;
 mod row;
+mod run;
 mod serve;
 mod server;
 mod signals;
@@ -49,6 +59,11 @@ fn main() -> ExitCode {
         match command {
             cli::Command::Demo => demo::run().await,
             cli::Command::Watch(arguments) => watch::run(&arguments, &environment).await,
+            cli::Command::Register(arguments) => register::run(&arguments, &environment).await,
+            cli::Command::Run(arguments) => run::run(&arguments, &environment).await,
+            cli::Command::Clusters(arguments) => clusters::run(&arguments, &environment).await,
+            cli::Command::Environments(arguments) => environments::run(&arguments, &environment).await,
+            cli::Command::Deployments(arguments) => deployments::run(&arguments, &environment).await,
             cli::Command::Serve(arguments) => serve::run(&arguments).await,
             cli::Command::Completions { shell } => print(Ok(cli::Cli::completions(shell))),
             cli::Command::Man { command } => print(cli::Cli::page(command.as_deref())),

@@ -265,15 +265,17 @@ mod tests {
 
     #[test]
     fn the_codes_are_those_of_the_help() {
-        let help = crate::cli::exit_codes();
-        for outcome in [
-            Outcome::Succeeded,
-            Outcome::Failed,
-            Outcome::TimedOut,
-            Outcome::NotLooked,
-            Outcome::CommandFailed,
-            Outcome::Interrupted,
-        ] {
+        for (help, outcome) in crate::cli::exit_codes().into_iter().flat_map(|help| {
+            [
+                Outcome::Succeeded,
+                Outcome::Failed,
+                Outcome::TimedOut,
+                Outcome::NotLooked,
+                Outcome::CommandFailed,
+                Outcome::Interrupted,
+            ]
+            .map(|it| (help, it))
+        }) {
             assert!(help.contains(&format!("\n  {:<3}  ", outcome.code())), "{outcome:?}: {help}");
         }
     }

@@ -192,7 +192,7 @@ impl Report {
 }
 
 /// What the driver tells, of one target alone.
-fn of_target(progress: &Progress, index: usize) -> Progress {
+pub(crate) fn of_target(progress: &Progress, index: usize) -> Progress {
     match progress {
         Progress::Answered(answer) => match answer.targets.get(index) {
             None => progress.clone(),

@@ -41,6 +41,8 @@ use crate::{
 /// A person's kubeconfig may name any address, this machine's too: kind and port
 /// forwards are there. Whoever runs this chose both the address and the token.
 pub(crate) const ANYWHERE: &str = "0.0.0.0/0,::/0";
+/// The options that name a target's namespace and release.
+const TARGET: [&str; 2] = ["-n, --target", "RELEASE, --target"];
 /// How often the first look is tried before a command, and what is waited between.
 const FIRST_LOOKS: u32 = 3;
 const BETWEEN_LOOKS: Duration = Duration::from_secs(5);
@@ -166,7 +168,8 @@ impl Plan {
         }
         names_fit(&clusters)?;
         let event = event(arguments, &targets);
-        request::parse(&event).map_err(|refusals| WatchError::Request(judging::in_options(&refusals)))?;
+        request::parse(&event)
+            .map_err(|refusals| WatchError::Request(judging::in_options(&refusals, TARGET)))?;
         let names = targets.iter().map(|target| shown(target, &clusters)).collect();
         Ok(Self { clusters, event, names, helm_type: arguments.helm_type.into() })
     }
@@ -432,7 +435,7 @@ mod tests {
         let mut wrong = arguments(&["checkout", "--expect-chart", "", "--pushed-at", "2999-01-01T00:00:00Z"]);
         wrong.timeout = 1;
         let target = ("prod".to_owned(), "Shop".to_owned(), "-".to_owned());
-        let told = judging::in_options(&request::parse(&event(&wrong, &[target])).unwrap_err());
+        let told = judging::in_options(&request::parse(&event(&wrong, &[target])).unwrap_err(), TARGET);
         for option in
             ["--expect-chart: ", "--pushed-at: ", "--timeout: ", "-n, --target: ", "RELEASE, --target: "]
         {

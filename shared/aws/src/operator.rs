@@ -14,10 +14,7 @@ use aws_credential_types::{
 };
 use aws_sdk_dynamodb::config::{BehaviorVersion, SharedHttpClient, http::HttpResponse};
 use aws_smithy_http_client::{Builder, ConnectorBuilder, proxy::ProxyConfig, tls};
-use aws_smithy_types::{
-    error::metadata::ErrorMetadata,
-    timeout::TimeoutConfig,
-};
+use aws_smithy_types::{error::metadata::ErrorMetadata, timeout::TimeoutConfig};
 use aws_smithy_xml::decode::{Document, ScopedDecoder, try_data};
 use aws_types::SdkConfig;
 use http::{HeaderValue, Request, header};
@@ -123,6 +120,12 @@ impl Operator {
         Ok(Self { shared, provider, region, kept: Mutex::new(Some(found)) })
     }
 
+    /// Where requests are signed for.
+    #[must_use]
+    pub fn region(&self) -> &str {
+        &self.region
+    }
+
     /// An output of the stack.
     ///
     /// # Errors
@@ -145,10 +148,9 @@ impl Operator {
         let answer = call(&self.shared, &identity, asked, SystemTime::now()).await;
         let text = answer.map_err(|error| self.not_described(stack, &error))?;
         let found = outputs(text.expose_secret()).into_iter().find(|(name, _)| name == output);
-        found.map(|(_, value)| value).ok_or_else(|| OperatorError::NoOutput {
-            stack: stack.to_owned(),
-            output: output.to_owned(),
-        })
+        found
+            .map(|(_, value)| value)
+            .ok_or_else(|| OperatorError::NoOutput { stack: stack.to_owned(), output: output.to_owned() })
     }
 
     async fn identity(&self) -> Result<Credentials, OperatorError> {
@@ -181,13 +183,23 @@ impl Operator {
 }
 
 fn refusal(error: &CredentialsError) -> OperatorError {
-    OperatorError::NoCredentials(chain(error))
+    OperatorError::NoCredentials(match error {
+        // Its words list each place that was looked at, on lines of their own.
+        CredentialsError::CredentialsNotLoaded(_) => {
+            "neither the environment nor the AWS CLI's files have any".to_owned()
+        }
+        other => chain(other).trim_end_matches('.').to_owned(),
+    })
 }
 
 /// What is said of a call that no service has refused.
 fn unanswered(error: &Sdk<ErrorMetadata>) -> OperatorError {
-    let inner = error.source().map_or_else(|| error.to_string(), chain);
-    OperatorError::Unanswered(inner)
+    let source = match error {
+        // Its own words sort it, and say nothing.
+        Sdk::DispatchFailure(failure) => failure.as_connector_error().and_then(Error::source),
+        other => other.source(),
+    };
+    OperatorError::Unanswered(source.map_or_else(|| error.to_string(), chain))
 }
 
 /// Connections as the functions' clients have them, through this proxy.
@@ -425,7 +437,11 @@ mod tests {
             ("https://a.example.com/v1/", "https://a.example.com/v1", false),
             ("https://a.example.com", "https://a.example.com", false),
             ("http://127.0.0.1:8480", "http://127.0.0.1:8480", true),
-            ("http://localhost:4566/_aws/execute-api/x/v1", "http://localhost:4566/_aws/execute-api/x/v1", true),
+            (
+                "http://localhost:4566/_aws/execute-api/x/v1",
+                "http://localhost:4566/_aws/execute-api/x/v1",
+                true,
+            ),
             ("http://[::1]:8480", "http://[::1]:8480", true),
         ] {
             let address = ApiAddress::parse(text).unwrap();

@@ -95,9 +95,7 @@ mod tests {
     #[test]
     fn a_token_is_there_or_not_yet_or_its_secret_is_missing() {
         let secret = |data: Value| json!({"kind": "Secret", "data": data});
-        let absent = |kind: &str| {
-            json!({"kind": "Status", "reason": "NotFound", "message": "not found", "details": {"kind": kind}})
-        };
+        let absent = |kind: &str| json!({"kind": "Status", "reason": "NotFound", "message": "not found", "details": {"kind": kind}});
         for (status, body, wanted) in [
             (200, secret(json!({"token": "dDBrM24=", "ca.crt": "x"})), Ok("t0k3n")),
             (200, secret(json!({"ca.crt": "x"})), Ok("NotYet")),

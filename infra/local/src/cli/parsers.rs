@@ -1,12 +1,13 @@
 //! From an option's text to its value, or to a sentence that says what is awaited.
 
-use monitor::request::TIMEOUT_SECS;
+use aws::operator::ApiAddress;
+use monitor::request::{TIMEOUT_SECS, is_deployment_id, is_label};
 use serde_json::Value;
 
 /// What is judged: a release in a namespace, on the cluster of a context.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Target {
-    /// The context; `None`: the one that is used without a name.
+    /// The context, or the registered cluster; `None`: the context that is used without a name.
     pub(crate) cluster: Option<String>,
     /// The namespace; `None`: the context's.
     pub(crate) namespace: Option<String>,
@@ -41,6 +42,29 @@ pub(super) fn target(text: &str) -> Result<Target, String> {
                 .to_owned(),
         ),
     }
+}
+
+/// The same on a registered cluster, which must be named.
+pub(super) fn registered_target(text: &str) -> Result<Target, String> {
+    target(text).ok().filter(|it| it.cluster.is_some()).ok_or_else(|| {
+        "CLUSTER/NAMESPACE/RELEASE is awaited, as prod-eu/shop/checkout; CLUSTER is the name or id of a \
+         registered cluster"
+            .to_owned()
+    })
+}
+
+/// An app or an environment.
+pub(super) fn label(text: &str) -> Result<String, String> {
+    is_label(text).then(|| text.to_owned()).ok_or_else(|| "1-63 of a-z 0-9 - are awaited".to_owned())
+}
+
+pub(super) fn deployment_id(text: &str) -> Result<String, String> {
+    let awaited = || "1-80 of A-Z a-z 0-9 - _ are awaited".to_owned();
+    is_deployment_id(text).then(|| text.to_owned()).ok_or_else(awaited)
+}
+
+pub(super) fn api_address(text: &str) -> Result<ApiAddress, String> {
+    ApiAddress::parse(text)
 }
 
 /// `POINTER=VALUE`. A value that is a JSON object or list is taken as such; everything

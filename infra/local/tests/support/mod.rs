@@ -1,6 +1,10 @@
 //! `dag-monitor serve` as a process, and whoever asks it.
 #![allow(dead_code, reason = "each test binary uses its part")]
 
+pub(crate) mod front;
+pub(crate) mod program;
+pub(crate) mod signature;
+
 use std::{
     fs,
     io::{BufRead as _, BufReader, Read as _},
