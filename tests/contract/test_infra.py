@@ -428,6 +428,8 @@ class TestRights:
             r":execution:\$\{DeploymentMonitor\.Name\}:\*",
             # Network interfaces neither.
             r":ec2:\$\{AWS::Region\}:\$\{AWS::AccountId\}:\*/\*",
+            # A stack's own id isn't known to who describes it by its name.
+            r":stack/\$\{AWS::StackName\}/\*",
             # Ids and names in the paths of the API, which TestPolicies counts.
             r":\$\{Api\}/v1/[A-Z]+/[a-z*/.]+",
         )
@@ -557,6 +559,8 @@ class TestPolicies:
         "DeployerPolicy": READ - {"GET /clusters", "GET /clusters/some-name"} | {"POST /deployments"},
         "ReaderPolicy": READ,
     }
+    # What `dag-monitor` needs to find the API by the stack's name.
+    FINDS = ["cloudformation:DescribeStacks"]
 
     @pytest.mark.parametrize("policy", MAY)
     def test_it_opens_these_routes_and_no_others(self, policy):
@@ -579,14 +583,21 @@ class TestPolicies:
         execution = ("arn:${AWS::Partition}:states:${AWS::Region}:${AWS::AccountId}:execution:"
                      "${DeploymentMonitor.Name}:*")
         others = [(it["Action"], it["Resource"]) for it in statements("DeployerPolicy")
-                  if it["Action"] != ["execute-api:Invoke"]]
+                  if it["Action"] not in (["execute-api:Invoke"], self.FINDS)]
         assert others == [
             (["states:StartExecution"], {"Ref": "DeploymentMonitor"}),
             (["states:DescribeExecution", "states:GetExecutionHistory", "states:StopExecution"],
              {"Fn::Sub": execution}),
         ]
         for policy in ("RegistrarPolicy", "ReaderPolicy"):
-            assert all(it["Action"] == ["execute-api:Invoke"] for it in statements(policy))
+            assert all(it["Action"] in (["execute-api:Invoke"], self.FINDS) for it in statements(policy))
+
+    @pytest.mark.parametrize("policy", MAY)
+    def test_it_lets_the_program_find_the_api_of_this_stack_and_of_no_other(self, policy):
+        # IAM is asked with a `*` for the stack's own id where a stack is described by its name.
+        stack = "arn:${AWS::Partition}:cloudformation:${AWS::Region}:${AWS::AccountId}:stack/${AWS::StackName}/*"
+        found = [it["Resource"] for it in statements(policy) if it["Action"] == self.FINDS]
+        assert found == [{"Fn::Sub": stack}]
 
     def test_nobody_has_them_but_whom_they_are_given(self):
         for policy in self.MAY:
