@@ -52,6 +52,11 @@ class SimulatedCluster:
         """From now on the account may do this, and nothing else; without any, what the guide gives it."""
         self._call("POST", "/rules", {"rules": list(rules or GUIDE)})
 
+    def put_secret(self, namespace: str, name: str, data: dict[str, str]):
+        """A secret that is none of Helm's."""
+        self._call("PUT", f"/secrets/{namespace}/{name}", [
+            {"metadata": {"name": name, "namespace": namespace}, "data": data}])
+
     @contextlib.contextmanager
     def fault(self, fault):
         """Something is wrong with it, for a while."""
