@@ -34,7 +34,7 @@ impl Failure {
 /// Does a command's work, until it is done or interrupted; `interrupted` says then what is
 /// to be known.
 pub(crate) async fn run(work: impl Future<Output = Result<(), Failure>>, interrupted: &str) -> ExitCode {
-    let done = async { Ok::<_, Failure>(Signals::new()?.during(work).await.transpose()?) };
+    let done = async { Signals::new()?.during(work).await.transpose() };
     // Nobody may be left to read what is written.
     match done.await {
         Ok(Some(())) => ExitCode::SUCCESS,

@@ -300,7 +300,7 @@ impl fmt::Display for ApiAddress {
 /// How the API lets in.
 enum Door {
     /// By a signature.
-    Signed(Operator),
+    Signed(Box<Operator>),
     /// By the key of a `dag-monitor serve` on this machine.
     Key(HeaderValue),
 }
@@ -332,7 +332,7 @@ impl ApiClient {
     /// Signs as the operator.
     #[must_use]
     pub fn signed(address: ApiAddress, operator: Operator) -> Self {
-        Self { shared: api_config(&address), address, door: Door::Signed(operator) }
+        Self { shared: api_config(&address), address, door: Door::Signed(Box::new(operator)) }
     }
 
     /// Shows a key. `None` where the address is not on this machine, or the key is none.
