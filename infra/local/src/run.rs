@@ -240,6 +240,11 @@ struct Patience {
 }
 
 impl Patience {
+    /// Some time beyond the deadline, and beyond now where that is later.
+    fn beyond(deadline: Timestamp) -> Self {
+        Self::until(deadline.max(Timestamp::now()), MARGIN)
+    }
+
     fn until(from: Timestamp, later: SignedDuration) -> Self {
         let until = from.checked_add(later).unwrap_or(Timestamp::MAX);
         Self { until, pause: FIRST_RETRY }
@@ -289,7 +294,7 @@ impl Following<'_> {
             }
             match self.look().await {
                 Ok(answer) => {
-                    patience = Patience::until(answer.deadline, MARGIN);
+                    patience = Patience::beyond(answer.deadline);
                     known = Some(answer);
                 }
                 // It was there a moment ago: whatever is wrong is wrong in between.
@@ -315,7 +320,7 @@ impl Following<'_> {
                 return Some(answer);
             }
             sleep(WAIT).await;
-            let mut patience = Patience::until(answer.deadline, MARGIN);
+            let mut patience = Patience::beyond(answer.deadline);
             answer = loop {
                 let error = match self.look().await {
                     Ok(answer) => break answer,
