@@ -11,4 +11,5 @@ mod query;
 mod routes;
 mod view;
 
+pub use problem::{Kind, Problem};
 pub use routes::{Api, router};

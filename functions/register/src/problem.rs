@@ -23,8 +23,8 @@ macro_rules! kinds {
         /// What kind of problem it is. The URNs are a contract: callers tell problems
         /// apart by them, so one that was published stays.
         #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-        pub(crate) enum Kind {
-            $($name,)+
+        pub enum Kind {
+            $(#[doc = $title] $name,)+
         }
 
         impl Kind {
@@ -81,7 +81,7 @@ const RETRY_AFTER_WORK_SECS: u32 = 60;
 
 /// One problem, ready to answer.
 #[derive(Debug)]
-pub(crate) struct Problem {
+pub struct Problem {
     kind: Kind,
     detail: String,
     errors: Vec<Refusal>,
@@ -90,7 +90,8 @@ pub(crate) struct Problem {
 }
 
 impl Problem {
-    pub(crate) fn new(kind: Kind, detail: impl Into<String>) -> Self {
+    /// A problem of this kind; the detail is a sentence for the caller.
+    pub fn new(kind: Kind, detail: impl Into<String>) -> Self {
         Self { kind, detail: detail.into(), errors: Vec::new(), probe: None, retry_after_secs: None }
     }
 

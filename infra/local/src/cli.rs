@@ -1,5 +1,7 @@
 //! The arguments.
 
+use std::path::PathBuf;
+
 use clap::{Args, CommandFactory as _, Parser, Subcommand, error::ErrorKind};
 use clap_complete::Shell;
 use kubernetes::{AddressPolicy, BadCidr};
@@ -55,14 +57,16 @@ pub(crate) enum Command {
     Clusters(Clusters),
     Environments(Environments),
     Deployments(Deployments),
-    /// Serve the API for programs on this machine, until Ctrl-C.
+    /// Serve the API and a live page on this machine, until Ctrl-C.
     ///
-    /// Clusters, environments and deployments, as on AWS, but without credentials:
-    /// whoever may use this machine may use the API. So it listens on 127.0.0.1 only,
-    /// and refuses requests that name another host or come from another site's pages.
+    /// Clusters, environments and deployments, as on AWS; the page at / shows how they get
+    /// on. It listens on 127.0.0.1 only, refuses requests that name another host or come
+    /// from another site's pages, and asks each for a key, which it prints at its first
+    /// start and never again.
     ///
-    /// Everything is kept in memory, tokens too, and forgotten at the end. It ends
-    /// with 0 after Ctrl-C (or SIGTERM), and with 1 where it can't serve.
+    /// Everything is kept on disk, in --data-dir, tokens sealed. Ended at any moment, by
+    /// Ctrl-C or by a power cut, it goes on at the next start: deployments keep their
+    /// deadline. It ends with 0 after Ctrl-C (or SIGTERM), and with 1 where it can't serve.
     Serve(Serve),
     /// Print what a shell needs to complete commands and options.
     #[command(after_help = COMPLETIONS)]
@@ -89,7 +93,25 @@ Examples:
   dag-monitor man watch | man -l -
   dag-monitor man > /usr/local/share/man/man1/dag-monitor.1";
 
-#[derive(Debug, PartialEq, Eq, Args)]
+const SERVING: &str = "\
+Examples:
+  Serve what is kept in ~/.local/share/dag-monitor, and open the page that it prints:
+    dag-monitor serve
+
+  The key was lost, or somebody saw it:
+    dag-monitor serve --new-key
+
+  Ask it from a script:
+    curl -H \"Authorization: Bearer $DAG_MONITOR_KEY\" http://127.0.0.1:8480/clusters
+
+  Only clusters in these networks, kept elsewhere:
+    dag-monitor serve --allow-cidr 10.0.0.0/8 --allow-cidr 192.168.0.0/16 --data-dir ./monitor
+
+  Try it without a cluster; nothing is left of it:
+    dag-monitor serve --simulated-cluster";
+
+#[derive(Debug, Default, PartialEq, Eq, Args)]
+#[command(after_long_help = SERVING, after_help = "See --help for examples.")]
 pub(crate) struct Serve {
     /// The port on 127.0.0.1; 0: any that is free.
     #[arg(long, default_value_t = 8480)]
@@ -101,11 +123,24 @@ pub(crate) struct Serve {
     /// service of a cloud.
     #[arg(long = "allow-cidr", value_name = "CIDR", value_parser = cidr)]
     pub(crate) allow_cidrs: Vec<String>,
+    /// Where everything is kept; the default is dag-monitor in XDG_DATA_HOME, or in
+    /// ~/.local/share.
+    ///
+    /// It is made where it is missing, for nobody else on this machine (mode 0700, files
+    /// 0600); one that is open to others is refused. One server at a time uses it.
+    #[arg(long, value_name = "DIR", value_hint = clap::ValueHint::DirPath)]
+    pub(crate) data_dir: Option<PathBuf>,
+    /// Keep everything in memory, and forget it at the end. The key is another each time.
+    #[arg(long, conflicts_with = "data_dir")]
+    pub(crate) in_memory: bool,
+    /// Make another key, and print it; the old one opens nothing any more.
+    #[arg(long, conflicts_with_all = ["in_memory", "simulated_cluster"])]
+    pub(crate) new_key: bool,
     /// Start a simulated cluster beside it, and say how to register it.
     ///
-    /// Its address, 127.0.0.1, is added to those of --allow-cidr; without these it is
+    /// The cluster ends with the server, so everything is kept in memory. Its address, 127.0.0.1, is added to those of --allow-cidr; without these it is
     /// the only one that is asked.
-    #[arg(long)]
+    #[arg(long, conflicts_with = "data_dir")]
     pub(crate) simulated_cluster: bool,
 }
 
@@ -192,15 +227,36 @@ mod tests {
 
     #[test]
     fn a_server_has_a_port_and_says_which_addresses_are_asked() {
-        let plain = Serve { port: 8480, allow_cidrs: Vec::new(), simulated_cluster: false };
+        let plain = Serve { port: 8480, ..Serve::default() };
         assert_eq!(command(&["dag-monitor", "serve"]), Command::Serve(plain));
         let arguments =
             ["dag-monitor", "serve", "--port", "0", "--allow-cidr", "10.0.0.0/8", "--allow-cidr", "::1"];
         let allow_cidrs = vec!["10.0.0.0/8".to_owned(), "::1".to_owned()];
-        let given = Serve { port: 0, allow_cidrs, simulated_cluster: false };
+        let given = Serve { port: 0, allow_cidrs, ..Serve::default() };
         assert_eq!(command(&arguments), Command::Serve(given));
         for wrong in ["", " ", ",", "10.0.0.0/8,::1", "10.0.0.0/33", "localhost"] {
             assert!(Cli::try_parse_from(["dag-monitor", "serve", "--allow-cidr", wrong]).is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn a_server_keeps_its_store_in_one_place_or_none() {
+        let arguments = ["dag-monitor", "serve", "--data-dir", "/data", "--new-key"];
+        let given = Serve { port: 8480, data_dir: Some("/data".into()), new_key: true, ..Serve::default() };
+        assert_eq!(command(&arguments), Command::Serve(given));
+        let given = Serve { port: 8480, in_memory: true, simulated_cluster: true, ..Serve::default() };
+        assert_eq!(
+            command(&["dag-monitor", "serve", "--in-memory", "--simulated-cluster"]),
+            Command::Serve(given)
+        );
+        for [one, other] in [
+            ["--data-dir=/data", "--in-memory"],
+            ["--data-dir=/data", "--simulated-cluster"],
+            ["--new-key", "--in-memory"],
+            ["--new-key", "--simulated-cluster"],
+        ] {
+            let refused = Cli::try_parse_from(["dag-monitor", "serve", one, other]).unwrap_err().to_string();
+            assert!(refused.contains("cannot be used with"), "{refused}");
         }
     }
 

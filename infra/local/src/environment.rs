@@ -1,10 +1,6 @@
 //! What the environment says, read once.
 
-use std::{
-    env,
-    ffi::OsString,
-    path::{Path, PathBuf},
-};
+use std::{env, ffi::OsString, path::PathBuf};
 
 use secrecy::SecretString;
 
@@ -19,6 +15,8 @@ pub(crate) struct Environment {
     pub(crate) kubeconfigs_named: bool,
     /// The API server of the cluster that we run in.
     pub(crate) in_cluster: Option<InCluster>,
+    /// Where programs keep a person's data: `XDG_DATA_HOME`, else the usual place.
+    pub(crate) data_home: Option<PathBuf>,
     /// Where GitHub Actions takes the job's summary from.
     pub(crate) step_summary: Option<PathBuf>,
     /// The key of a `dag-monitor serve` on this machine.
@@ -45,7 +43,11 @@ impl Environment {
         let named: Vec<PathBuf> = variable("KUBECONFIG")
             .map(|paths| env::split_paths(&paths).filter(|path| !path.as_os_str().is_empty()).collect())
             .unwrap_or_default();
-        let usual = variable("HOME").map(|home| Path::new(&home).join(".kube/config"));
+        let home = variable("HOME").map(PathBuf::from);
+        let usual = home.as_ref().map(|home| home.join(".kube/config"));
+        // A relative one is to be ignored (XDG Base Directory Specification).
+        let named_home = variable("XDG_DATA_HOME").map(PathBuf::from).filter(|path| path.is_absolute());
+        let data_home = named_home.or_else(|| home.map(|home| home.join(".local/share")));
         let in_cluster = match (text("KUBERNETES_SERVICE_HOST"), text("KUBERNETES_SERVICE_PORT")) {
             (Some(host), Some(port)) => Some(InCluster { host, port, account: ACCOUNT.into() }),
             _ => None,
@@ -54,6 +56,7 @@ impl Environment {
             kubeconfigs_named: !named.is_empty(),
             kubeconfigs: if named.is_empty() { usual.into_iter().collect() } else { named },
             in_cluster,
+            data_home,
             step_summary: variable("GITHUB_STEP_SUMMARY").map(PathBuf::from),
             key: text("DAG_MONITOR_KEY").map(SecretString::from),
         }
@@ -62,6 +65,8 @@ impl Environment {
 
 #[cfg(test)]
 mod tests {
+    use std::path::Path;
+
     use super::*;
 
     fn environment(variables: &[(&str, &str)]) -> Environment {
@@ -79,6 +84,19 @@ mod tests {
         assert!(environment(&[]).kubeconfigs.is_empty());
         let keyed = environment(&[("DAG_MONITOR_KEY", "k3y")]);
         assert!(keyed.key.is_some() && !format!("{keyed:?}").contains("k3y"));
+    }
+
+    #[test]
+    fn data_is_kept_where_other_programs_keep_it() {
+        let home = ("HOME", "/home/me");
+        for (variables, kept) in [
+            (&[home][..], Some("/home/me/.local/share")),
+            (&[home, ("XDG_DATA_HOME", "/data")], Some("/data")),
+            (&[home, ("XDG_DATA_HOME", "data")], Some("/home/me/.local/share")),
+            (&[], None),
+        ] {
+            assert_eq!(environment(variables).data_home.as_deref(), kept.map(Path::new), "{variables:?}");
+        }
     }
 
     #[test]

@@ -14,7 +14,7 @@ use monitor::{
     request::{Execution, is_deployment_id},
 };
 use serde_json::Value;
-use tokio::task::JoinSet;
+use tokio::{sync::oneshot, task::JoinSet};
 
 use crate::driver::{Check, Progress, Refused, drive};
 
@@ -31,7 +31,27 @@ const CLOSINGS: usize = 3;
 /// Whoever wants to hear how the executions get on, by their names.
 pub(crate) type Listener = Box<dyn Fn(&str, Progress) + Send + Sync>;
 
-/// [`Executions`] in this process. Dropped, it stops all that run.
+/// What is known of the executions.
+#[async_trait]
+pub(crate) trait Ledger: Send + Sync {
+    /// Enters one that begins, on the condition that there is none of its name; else
+    /// comes back with that one.
+    async fn enter(&self, begun: &Found) -> Result<Option<Found>, StoreError>;
+
+    async fn find(&self, name: &str) -> Result<Option<Found>, StoreError>;
+
+    /// One does not run any more. Of those that ended, so many are kept.
+    async fn end(&self, name: &str, kept: usize) -> Result<(), StoreError>;
+
+    /// The names of those that began last, newest first.
+    async fn newest(&self, limit: usize) -> Result<Vec<String>, StoreError>;
+
+    /// Those that have not ended.
+    async fn running(&self) -> Result<Vec<Found>, StoreError>;
+}
+
+/// [`Executions`] in this process. Dropped, it stops all that run; what the ledger
+/// keeps of them can be resumed.
 pub(crate) struct LocalExecutions<C> {
     machine: Arc<Machine<C>>,
     running: Mutex<JoinSet<()>>,
@@ -41,9 +61,13 @@ pub(crate) struct LocalExecutions<C> {
 struct Machine<C> {
     checks: Arc<C>,
     events: Arc<dyn Events>,
+    ledger: Arc<dyn Ledger>,
     listener: Option<Listener>,
-    known: Mutex<Known>,
 }
+
+/// [`Ledger`] in memory.
+#[derive(Default)]
+pub(crate) struct MemoryLedger(Mutex<Known>);
 
 #[derive(Default)]
 struct Known {
@@ -52,43 +76,120 @@ struct Known {
     ended: VecDeque<String>,
 }
 
-/// Every section below leaves the data whole at each step, so what a panicking
-/// thread left behind can be used.
-fn lock<T>(data: &Mutex<T>) -> MutexGuard<'_, T> {
-    data.lock().unwrap_or_else(PoisonError::into_inner)
+impl MemoryLedger {
+    /// Every section below leaves the data whole at each step, so what a panicking
+    /// thread left behind can be used.
+    fn lock(&self) -> MutexGuard<'_, Known> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[async_trait]
+impl Ledger for MemoryLedger {
+    async fn enter(&self, begun: &Found) -> Result<Option<Found>, StoreError> {
+        match self.lock().executions.entry(begun.execution.name().to_owned()) {
+            Entry::Occupied(there) => Ok(Some(there.get().clone())),
+            Entry::Vacant(vacant) => {
+                vacant.insert(begun.clone());
+                Ok(None)
+            }
+        }
+    }
+
+    async fn find(&self, name: &str) -> Result<Option<Found>, StoreError> {
+        Ok(self.lock().executions.get(name).cloned())
+    }
+
+    async fn end(&self, name: &str, kept: usize) -> Result<(), StoreError> {
+        let mut known = self.lock();
+        let Some(found) = known.executions.get_mut(name).filter(|it| it.running) else { return Ok(()) };
+        found.running = false;
+        known.ended.push_back(name.to_owned());
+        if known.ended.len() > kept
+            && let Some(oldest) = known.ended.pop_front()
+        {
+            known.executions.remove(&oldest);
+        }
+        Ok(())
+    }
+
+    async fn newest(&self, limit: usize) -> Result<Vec<String>, StoreError> {
+        let known = self.lock();
+        let mut all: Vec<_> =
+            known.executions.iter().map(|(name, it)| (it.execution.started_at, name)).collect();
+        all.sort_unstable_by(|a, b| b.cmp(a));
+        Ok(all.into_iter().take(limit).map(|(_, name)| name.clone()).collect())
+    }
+
+    async fn running(&self) -> Result<Vec<Found>, StoreError> {
+        Ok(self.lock().executions.values().filter(|it| it.running).cloned().collect())
+    }
 }
 
 impl<C: Check + 'static> LocalExecutions<C> {
-    pub(crate) fn new(checks: Arc<C>, events: Arc<dyn Events>, listener: Option<Listener>) -> Self {
-        let machine = Machine { checks, events, listener, known: Mutex::default() };
+    pub(crate) fn new(
+        checks: Arc<C>,
+        events: Arc<dyn Events>,
+        ledger: Arc<dyn Ledger>,
+        listener: Option<Listener>,
+    ) -> Self {
+        let machine = Machine { checks, events, ledger, listener };
         Self { machine: Arc::new(machine), running: Mutex::default() }
+    }
+
+    /// Goes on with what ran when the ledger was last used: as it was begun, so with its
+    /// old deadline. How many these are.
+    ///
+    /// # Errors
+    /// Where the ledger can't be read.
+    pub(crate) async fn resume(&self) -> Result<usize, StoreError> {
+        let running = self.machine.ledger.running().await?;
+        let number = running.len();
+        for Found { execution, input, .. } in running {
+            let machine = Arc::clone(&self.machine);
+            self.spawn(machine.run(execution, input.unwrap_or_default()));
+        }
+        Ok(number)
+    }
+
+    fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {
+        let mut running = self.running.lock().unwrap_or_else(PoisonError::into_inner);
+        // Keeps the set from growing with those that have ended.
+        while running.try_join_next().is_some() {}
+        running.spawn(task);
     }
 }
 
 #[async_trait]
 impl<C: Check + 'static> Executions for LocalExecutions<C> {
+    /// On a task of its own from the first write on: a caller that goes away meanwhile
+    /// leaves no execution that is known and not played.
     async fn start(&self, name: &str, input: &Value) -> Result<Starting, StoreError> {
         let execution = Execution { arn: format!("{MACHINE}:{name}"), started_at: SystemClock.now() };
-        match lock(&self.machine.known).executions.entry(name.to_owned()) {
-            Entry::Occupied(there) => {
-                let there = there.get();
-                let same = there.running && there.input.as_ref() == Some(input);
-                return Ok(if same { Starting::Begun(there.execution.clone()) } else { Starting::NameTaken });
+        let begun = Found { execution: execution.clone(), input: Some(input.clone()), running: true };
+        let (told, entered) = oneshot::channel();
+        let machine = Arc::clone(&self.machine);
+        self.spawn(async move {
+            let entered = machine.ledger.enter(&begun).await;
+            let is_ours = matches!(entered, Ok(None));
+            // Nobody may be left to hear it.
+            let _ = told.send(entered);
+            if is_ours {
+                machine.run(begun.execution, begun.input.unwrap_or_default()).await;
             }
-            Entry::Vacant(vacant) => {
-                let input = Some(input.clone());
-                vacant.insert(Found { execution: execution.clone(), input, running: true });
+        });
+        let ending = |error| StoreError::Transient("the server", Box::new(error));
+        Ok(match entered.await.map_err(ending)?? {
+            None => Starting::Begun(execution),
+            Some(there) if there.running && there.input.as_ref() == Some(input) => {
+                Starting::Begun(there.execution)
             }
-        }
-        let mut running = lock(&self.running);
-        // Keeps the set from growing with those that have ended.
-        while running.try_join_next().is_some() {}
-        running.spawn(Arc::clone(&self.machine).run(execution.clone(), input.clone()));
-        Ok(Starting::Begun(execution))
+            Some(_) => Starting::NameTaken,
+        })
     }
 
     async fn find(&self, name: &str) -> Result<Option<Found>, StoreError> {
-        Ok(lock(&self.machine.known).executions.get(name).cloned())
+        self.machine.ledger.find(name).await
     }
 }
 
@@ -113,7 +214,10 @@ impl<C: Check> Machine<C> {
             }
             Err(refused) => self.mark(&execution, &input, &refused).await,
         }
-        self.end(name);
+        // Else it is driven once more after the next start, and found to have its verdict.
+        if let Err(error) = self.ledger.end(&name, ENDED_KEPT).await {
+            tracing::warn!(deployment_id = name, error = chain(&error), "the end was not kept");
+        }
     }
 
     /// As `Mark` does: what has no verdict is closed, so that nothing stays pending.
@@ -140,19 +244,6 @@ impl<C: Check> Machine<C> {
     fn tell(&self, name: &str, progress: Progress) {
         if let Some(listener) = &self.listener {
             listener(name, progress);
-        }
-    }
-
-    fn end(&self, name: String) {
-        let mut known = lock(&self.known);
-        if let Some(found) = known.executions.get_mut(&name) {
-            found.running = false;
-        }
-        known.ended.push_back(name);
-        if known.ended.len() > ENDED_KEPT
-            && let Some(oldest) = known.ended.pop_front()
-        {
-            known.executions.remove(&oldest);
         }
     }
 }
@@ -191,7 +282,8 @@ mod tests {
         let events = Arc::new(MemoryEvents::default());
         let (told, heard) = mpsc::unbounded_channel();
         let listener: Listener = Box::new(move |name, progress| drop(told.send((name.to_owned(), progress))));
-        (LocalExecutions::new(Arc::new(checks), events.clone(), Some(listener)), events, heard)
+        let ledger = Arc::new(MemoryLedger::default());
+        (LocalExecutions::new(Arc::new(checks), events.clone(), ledger, Some(listener)), events, heard)
     }
 
     async fn ended<C: Check + 'static>(executions: &LocalExecutions<C>, name: &str) -> Found {
@@ -340,15 +432,51 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn the_oldest_that_have_ended_are_forgotten_first() {
-        let (executions, ..) = executions(Script::new((0..ENDED_KEPT + 2).map(|_| succeeded())));
-        for n in 0..ENDED_KEPT + 2 {
-            let name = format!("d-{n}");
-            assert!(matches!(executions.start(&name, &json!({})).await.unwrap(), Starting::Begun(_)));
-            ended(&executions, &name).await;
-        }
-        let known = lock(&executions.machine.known);
-        assert_eq!((known.executions.len(), known.ended.len()), (ENDED_KEPT, ENDED_KEPT));
-        assert!(!known.executions.contains_key("d-1") && known.executions.contains_key("d-2"));
+    async fn the_memorys_ledger_keeps_its_contract() {
+        ledger_contract(&MemoryLedger::default()).await;
     }
+}
+
+/// What every ledger is held to. It wants an empty one.
+#[cfg(test)]
+pub(crate) async fn ledger_contract(ledger: &dyn Ledger) {
+    const KEPT: usize = 5;
+    let began = SystemClock.now();
+    let begun = |number: usize| {
+        let started_at = began + jiff::SignedDuration::from_millis(i64::try_from(number).unwrap());
+        let execution = Execution { arn: format!("{MACHINE}:d-{number}"), started_at };
+        Found { execution, input: Some(serde_json::json!({"number": number})), running: true }
+    };
+    assert_eq!(ledger.find("d-0").await.unwrap(), None);
+    assert!(ledger.newest(10).await.unwrap().is_empty() && ledger.running().await.unwrap().is_empty());
+    ledger.end("d-0", KEPT).await.unwrap();
+
+    assert_eq!(ledger.enter(&begun(0)).await.unwrap(), None);
+    let rival = Found { input: None, ..begun(0) };
+    assert_eq!(ledger.enter(&rival).await.unwrap(), Some(begun(0)), "a name is used once");
+    assert_eq!(ledger.find("d-0").await.unwrap(), Some(begun(0)));
+    assert_eq!(ledger.running().await.unwrap(), [begun(0)]);
+    for _ in 0..2 {
+        ledger.end("d-0", KEPT).await.unwrap();
+        let ended = Found { running: false, ..begun(0) };
+        assert_eq!(ledger.find("d-0").await.unwrap().as_ref(), Some(&ended));
+        assert!(ledger.running().await.unwrap().is_empty());
+        assert_eq!(ledger.enter(&begun(0)).await.unwrap(), Some(ended), "nor after its end");
+    }
+
+    // The oldest that have ended are forgotten first, and none that runs.
+    assert_eq!(ledger.enter(&begun(1)).await.unwrap(), None);
+    for number in 2..KEPT + 3 {
+        assert_eq!(ledger.enter(&begun(number)).await.unwrap(), None);
+        ledger.end(&format!("d-{number}"), KEPT).await.unwrap();
+    }
+    for (number, known) in [(0, false), (1, true), (2, false), (3, true), (KEPT + 2, true)] {
+        let found = ledger.find(&format!("d-{number}")).await.unwrap();
+        assert_eq!(found.is_some(), known, "{number}");
+    }
+    assert_eq!(ledger.running().await.unwrap(), [begun(1)]);
+    let newest = [KEPT + 2, KEPT + 1, KEPT].map(|number| format!("d-{number}"));
+    assert_eq!(ledger.newest(3).await.unwrap(), newest);
+    let all = ledger.newest(usize::MAX).await.unwrap();
+    assert_eq!((all.len(), all.last().map(String::as_str)), (KEPT + 1, Some("d-1")));
 }

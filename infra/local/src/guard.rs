@@ -1,5 +1,5 @@
-//! Who may ask a server that knows no credentials: programs on this machine, and no
-//! web page. A page of another site can send requests to 127.0.0.1 from this
+//! Who may ask the server at all: programs on this machine, and no web page but its own;
+//! the key comes after. A page of another site can send requests to 127.0.0.1 from this
 //! machine's browser; it can't do so without an `Origin` where it changes something,
 //! and where it has its own name resolve to 127.0.0.1 (DNS rebinding), `Host` tells.
 

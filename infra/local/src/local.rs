@@ -1,38 +1,107 @@
-//! The whole in one process: the API and the checks, before stores in memory.
+//! The whole in one process: the API, the page and the checks, before stores in memory
+//! or on disk.
 
 use std::sync::Arc;
 
-use axum::Router;
+use axum::{Router, middleware::from_fn_with_state};
 use kubernetes::{AddressPolicy, KubernetesClient, Rules, SetupError};
 use monitor::{
     check::{CheckPorts, Checker, Settings},
     memory::{MemoryDeployments, MemoryEvents, MemoryRegistry, MemoryVault, NoEks, NoMetrics},
-    ports::SystemClock,
+    ports::{Deployments, Environments, Registry, StoreError, SystemClock, Vault},
     register::Registrar,
 };
 use register::Api;
 
-use crate::executions::{Listener, LocalExecutions};
+use crate::{
+    executions::{Ledger, Listener, LocalExecutions, MemoryLedger},
+    key::{Digest, authorize},
+    page,
+    store::{Store, StoredDeployments},
+};
 
-/// The API before empty stores. Clusters are real: they are asked where the policy
-/// allows their addresses. Dropped, all deployments that it started stop.
-pub(crate) fn router(policy: AddressPolicy, listener: Option<Listener>) -> Result<Router, SetupError> {
-    Ok(register::router(Arc::new(api(policy, listener)?)))
+/// Where everything is kept.
+pub(crate) struct Stores {
+    deployments: Arc<dyn Deployments>,
+    registry: Arc<dyn Registry>,
+    environments: Arc<dyn Environments>,
+    vault: Arc<dyn Vault>,
+    ledger: Arc<dyn Ledger>,
 }
 
-fn api(policy: AddressPolicy, listener: Option<Listener>) -> Result<Api, SetupError> {
+impl Stores {
+    /// Empty, and forgotten with the process.
+    pub(crate) fn in_memory() -> Self {
+        let registry = Arc::new(MemoryRegistry::default());
+        Self {
+            deployments: Arc::new(MemoryDeployments::default()),
+            registry: registry.clone(),
+            environments: registry,
+            vault: Arc::new(MemoryVault::default()),
+            ledger: Arc::new(MemoryLedger::default()),
+        }
+    }
+
+    pub(crate) fn on_disk(store: &Store) -> Self {
+        let all = Arc::new(store.clone());
+        let deployments = StoredDeployments { store: store.clone(), clock: Arc::new(SystemClock) };
+        Self {
+            deployments: Arc::new(deployments),
+            registry: all.clone(),
+            environments: all.clone(),
+            vault: all.clone(),
+            ledger: all,
+        }
+    }
+}
+
+/// The API before these stores, and the page, for whoever shows the key. Clusters are
+/// real: they are asked where the policy allows their addresses. Dropped, all
+/// deployments that it started stop.
+pub(crate) fn router(
+    policy: AddressPolicy,
+    stores: Stores,
+    key: Digest,
+    listener: Option<Listener>,
+) -> Result<Served, SetupError> {
+    let ledger = stores.ledger.clone();
+    let (api, executions) = api(policy, stores, listener)?;
+    let page = page::routes(api.deployer.clone(), ledger);
+    let router = register::router(Arc::new(api)).merge(page).layer(from_fn_with_state(key, authorize));
+    Ok(Served { router, executions })
+}
+
+/// What is to be served, and what may be gone on with.
+pub(crate) struct Served {
+    pub(crate) router: Router,
+    executions: Arc<LocalExecutions<Checker>>,
+}
+
+impl Served {
+    /// Goes on with the deployments that ran when the stores were last used. How many.
+    ///
+    /// # Errors
+    /// Where they can't be read.
+    pub(crate) async fn resume(&self) -> Result<usize, StoreError> {
+        self.executions.resume().await
+    }
+}
+
+fn api(
+    policy: AddressPolicy,
+    stores: Stores,
+    listener: Option<Listener>,
+) -> Result<(Api, Arc<LocalExecutions<Checker>>), SetupError> {
+    let Stores { deployments, registry, environments, vault, ledger } = stores;
     let clock = Arc::new(SystemClock);
     let client = Arc::new(KubernetesClient::new(policy.clone())?);
-    let registry = Arc::new(MemoryRegistry::default());
-    let vault = Arc::new(MemoryVault::default());
-    let deployments = Arc::new(MemoryDeployments::default());
     let events = Arc::new(MemoryEvents::default());
     let eks = Arc::new(NoEks);
     let settings = Settings::default();
     let ports = CheckPorts {
         deployments: deployments.clone(),
         registry: registry.clone(),
-        environments: registry.clone(),
+        environments: environments.clone(),
         vault: vault.clone(),
         eks: eks.clone(),
         clusters: client.clone(),
@@ -42,8 +111,8 @@ fn api(policy: AddressPolicy, listener: Option<Listener>) -> Result<Api, SetupEr
     };
     let checker = Arc::new(Checker::new(ports, settings));
     let registrar = Registrar {
-        registry: registry.clone(),
-        environments: registry,
+        registry,
+        environments,
         vault,
         eks,
         prober: client,
@@ -52,8 +121,8 @@ fn api(policy: AddressPolicy, listener: Option<Listener>) -> Result<Api, SetupEr
         rules: Arc::new(Rules::new(policy)),
         clock,
     };
-    let executions = Arc::new(LocalExecutions::new(checker, events, listener));
-    Ok(Api::new(registrar, deployments, executions, settings))
+    let executions = Arc::new(LocalExecutions::new(checker, events, ledger, listener));
+    Ok((Api::new(registrar, deployments, executions.clone(), settings), executions))
 }
 
 #[cfg(test)]
@@ -68,7 +137,7 @@ mod tests {
 
     #[tokio::test]
     async fn what_can_not_be_checked_is_shown_as_failed_and_why() {
-        let Api { deployer, .. } = api(AddressPolicy::default(), None).unwrap();
+        let (Api { deployer, .. }, _) = api(AddressPolicy::default(), Stores::in_memory(), None).unwrap();
         // As when the cluster is removed between the start and the first check.
         let target = json!({"cluster": "gone", "namespace": "shop", "release": "checkout"});
         let input = json!({"deploymentId": "checkout-1", "helmType": "flux", "targets": [target]});

@@ -25,9 +25,11 @@ mod grid;
 mod guard;
 mod guide;
 mod judging;
+mod key;
 mod kubeconfig;
 mod local;
 mod outcome;
+mod page;
 mod plugin;
 mod push;
 mod register;
@@ -38,6 +40,7 @@ mod serve;
 mod server;
 mod signals;
 mod stage;
+mod store;
 mod table;
 mod text;
 mod watch;
@@ -64,7 +67,7 @@ fn main() -> ExitCode {
             cli::Command::Clusters(arguments) => clusters::run(&arguments, &environment).await,
             cli::Command::Environments(arguments) => environments::run(&arguments, &environment).await,
             cli::Command::Deployments(arguments) => deployments::run(&arguments, &environment).await,
-            cli::Command::Serve(arguments) => serve::run(&arguments).await,
+            cli::Command::Serve(arguments) => serve::run(&arguments, &environment).await,
             cli::Command::Completions { shell } => print(Ok(cli::Cli::completions(shell))),
             cli::Command::Man { command } => print(cli::Cli::page(command.as_deref())),
         }

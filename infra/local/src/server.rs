@@ -24,9 +24,12 @@ pub(crate) struct Server {
 }
 
 impl Server {
-    /// Serves on 127.0.0.1, for programs of this machine. Port 0: any that is free.
-    pub(crate) async fn start(router: Router, port: u16) -> io::Result<Self> {
-        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, port)).await?;
+    /// Takes a port of 127.0.0.1, for programs of this machine. 0: any that is free.
+    pub(crate) async fn bind(port: u16) -> io::Result<TcpListener> {
+        TcpListener::bind((Ipv4Addr::LOCALHOST, port)).await
+    }
+
+    pub(crate) fn start(router: Router, listener: TcpListener) -> io::Result<Self> {
         let address = listener.local_addr()?;
         let (stop, stopped) = oneshot::channel();
         let served = axum::serve(listener, router.layer(from_fn(guard)));

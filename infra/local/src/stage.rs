@@ -8,7 +8,7 @@ use hyper::{
     Request, StatusCode,
     body::Bytes,
     client::conn::http1,
-    header::{CONTENT_TYPE, HOST},
+    header::{AUTHORIZATION, CONTENT_TYPE, HOST},
 };
 use hyper_util::rt::TokioIo;
 use kubernetes::AddressPolicy;
@@ -18,7 +18,12 @@ use serde_json::{Value, json};
 use testkit::{Config, SimulatedCluster};
 use tokio::{net::TcpStream, task::JoinSet, time::timeout};
 
-use crate::{executions::Listener, local, server::Server};
+use crate::{
+    executions::Listener,
+    key::AccessKey,
+    local::{self, Stores},
+    server::Server,
+};
 
 /// The only addresses that a demo has to ask. Loopback is refused unless it is named.
 const CLUSTERS: &str = "127.0.0.1/32";
@@ -36,6 +41,8 @@ pub(crate) enum StageError {
     Cluster(#[from] testkit::StartError),
     #[error("the client of clusters can't be made")]
     Client(#[source] Box<dyn Error + Send + Sync>),
+    #[error("there is no randomness to make a key of")]
+    NoRandomness,
     #[error("no port on 127.0.0.1 can be opened for the API")]
     Port(#[source] io::Error),
     #[error("the API can't be asked")]
@@ -62,6 +69,7 @@ pub(crate) struct Registration {
 pub(crate) struct Stage {
     pub(crate) cluster: SimulatedCluster,
     pub(crate) api: SocketAddr,
+    key: AccessKey,
     server: Server,
 }
 
@@ -70,10 +78,12 @@ impl Stage {
     pub(crate) async fn set(listener: Listener) -> Result<Self, StageError> {
         let cluster = SimulatedCluster::start(Config::default()).await?;
         let policy = AddressPolicy::parse(CLUSTERS).map_err(|error| StageError::Client(error.into()))?;
-        let router =
-            local::router(policy, Some(listener)).map_err(|error| StageError::Client(error.into()))?;
-        let server = Server::start(router, 0).await.map_err(StageError::Port)?;
-        Ok(Self { cluster, api: server.address, server })
+        let key = AccessKey::make().ok_or(StageError::NoRandomness)?;
+        let served = local::router(policy, Stores::in_memory(), key.digest(), Some(listener));
+        let router = served.map_err(|error| StageError::Client(error.into()))?.router;
+        let port = Server::bind(0).await.map_err(StageError::Port)?;
+        let server = Server::start(router, port).map_err(StageError::Port)?;
+        Ok(Self { cluster, api: server.address, key, server })
     }
 
     /// Registers the simulated cluster through the API, which probes it first.
@@ -89,7 +99,7 @@ impl Stage {
         let answer: Value = serde_json::from_str(&body).map_err(StageError::Answer)?;
         let probe = probed(&answer["lastProbe"]);
         let command = format!(
-            "curl http://{}/clusters --json '{{\n  \"name\": \"{CLUSTER}\", \"apiUrl\": \"{api_url}\",\n  \
+            "curl http://{}/clusters -H \"Authorization: Bearer …\" --json '{{\n  \"name\": \"{CLUSTER}\", \"apiUrl\": \"{api_url}\",\n  \
              \"serviceAccountToken\": \"…\", \"caCert\": \"…\"}}'",
             self.api
         );
@@ -115,7 +125,7 @@ impl Stage {
         body: &Value,
         awaited: StatusCode,
     ) -> Result<(StatusCode, String), StageError> {
-        let asking = timeout(PATIENCE, post(self.api, path, body)).await;
+        let asking = timeout(PATIENCE, post(self.api, &self.key, path, body)).await;
         let (status, body) = asking.map_err(|_| StageError::Slow)?.map_err(StageError::Asking)?;
         if status == awaited { Ok((status, body)) } else { Err(StageError::Refused(path, status, body)) }
     }
@@ -132,6 +142,7 @@ fn probed(probe: &Value) -> String {
 
 async fn post(
     server: SocketAddr,
+    key: &AccessKey,
     path: &str,
     body: &Value,
 ) -> Result<(StatusCode, String), Box<dyn Error + Send + Sync>> {
@@ -141,6 +152,7 @@ async fn post(
     connections.spawn(connection);
     let request = Request::post(path)
         .header(HOST, server.to_string())
+        .header(AUTHORIZATION, key.bearer().expose_secret())
         .header(CONTENT_TYPE, "application/json")
         .body(Full::new(Bytes::from(body.to_string())))?;
     let (parts, body) = sender.send_request(request).await?.into_parts();

@@ -17,4 +17,5 @@ pub mod probe;
 pub mod register;
 pub mod request;
 mod resolve;
+pub mod secret;
 pub mod slug;

@@ -1,4 +1,9 @@
-use monitor::contract;
+use monitor::{
+    contract,
+    namespaces::Namespaces,
+    ports::{Auth, Credentials},
+};
+use secrecy::ExposeSecret as _;
 use serde_json::{Value, json};
 
 use super::*;
