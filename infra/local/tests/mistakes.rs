@@ -10,6 +10,7 @@ use base64::{
     Engine as _,
     prelude::{BASE64_STANDARD, BASE64_URL_SAFE_NO_PAD},
 };
+use hyper::Method;
 use rcgen::{BasicConstraints, CertificateParams, IsCa, KeyPair, date_time_ymd};
 use secrecy::ExposeSecret as _;
 use serde_json::{Value, json};
@@ -206,13 +207,13 @@ async fn whoever_mistypes_a_field_is_told_what_to_mend() {
     }
     assert!(wrong.is_empty(), "{} mistakes are not told well:\n{}", wrong.len(), wrong.join("\n"));
 
-    let host = served.address.to_string();
+    let (host, bearer) = (served.address.to_string(), served.bearer());
     for (content_type, body, status, word) in [
         ("text/plain", right.to_string(), 415, "application/json"),
         ("application/json", "{\"name\": \"Prod EU\",}".to_owned(), 400, "JSON"),
         ("application/json", right.to_string().replacen('{', "{\"name\": \"Prod US\", ", 1), 422, "name"),
     ] {
-        let headers = [("host", host.as_str()), ("content-type", content_type)];
+        let headers = [("host", &*host), ("authorization", &*bearer), ("content-type", content_type)];
         let (came, problem) = served.post("/clusters", &headers, &body).await;
         without(&token, &problem);
         assert_eq!(came, status, "{problem}");
@@ -237,14 +238,16 @@ async fn whoever_mistypes_a_field_is_told_what_to_mend() {
 async fn a_newcomer_copies_the_commands_and_sees_a_verdict() {
     let served = Served::start(&["--simulated-cluster"]);
     let host = served.address.to_string();
-    let headers = [("host", host.as_str()), ("content-type", "application/json")];
     let mut answers = Vec::new();
     while answers.len() < 2 {
         let line = served.lines.recv_timeout(HARD_LIMIT).unwrap();
-        let Some((url, body)) = line.strip_prefix("curl ").and_then(|it| it.split_once(" --json ")) else {
+        let Some((url, rest)) = line.strip_prefix("curl ").and_then(|it| it.split_once(" -H '")) else {
             continue;
         };
+        let (authorization, body) = rest.split_once("' --json ").unwrap();
+        let (name, bearer) = authorization.split_once(": ").unwrap();
         let path = url.strip_prefix(&format!("http://{host}")).unwrap();
+        let headers = [("host", &*host), (name, bearer), ("content-type", "application/json")];
         let (status, answer) = served.post(path, &headers, body.trim_matches('\'')).await;
         assert_eq!(status, [201, 202][answers.len()], "{answer}");
         answers.push(answer);
@@ -259,15 +262,18 @@ async fn a_newcomer_copies_the_commands_and_sees_a_verdict() {
 async fn no_page_of_another_site_is_answered() {
     let served = Served::start(&[]);
     let host = served.address.to_string();
-    let json = ("content-type", "application/json");
+    let bearer = served.bearer();
+    let (json, key) = (("content-type", "application/json"), ("authorization", &*bearer));
     for headers in [
-        vec![("host", "evil.example:8480"), json],
-        vec![("host", host.as_str()), ("origin", "http://evil.example"), json],
-        vec![("host", host.as_str()), ("origin", "null"), json],
+        vec![("host", "evil.example:8480"), key, json],
+        vec![("host", host.as_str()), ("origin", "http://evil.example"), key, json],
+        vec![("host", host.as_str()), ("origin", "null"), key, json],
     ] {
         let (status, answer) = served.post("/clusters", &headers, "{}").await;
         assert_eq!(status, 403, "{answer}");
+        let (status, _) = served.send(Method::GET, "/", &headers, "").await;
+        assert_eq!(status, 403, "nor is the page shown");
     }
-    let (status, _) = served.post("/clusters", &[("host", &host), json], "{}").await;
+    let (status, _) = served.post("/clusters", &[("host", &host), key, json], "{}").await;
     assert_eq!(status, 422, "whoever is let through is told what is wrong");
 }
