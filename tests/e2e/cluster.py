@@ -44,6 +44,10 @@ class SimulatedCluster:
         """From now on these tokens are let in, and no other."""
         self._call("POST", "/tokens", {"accept": list(tokens)})
 
+    def put(self, release: str, helm_release: dict):
+        """From now on it has this HelmRelease."""
+        self._call("PUT", f"/helmreleases/e2e/{release}", helm_release)
+
     def show(self, kind: str):
         """From now on it has another certificate: `good`, `expired`, `wrongName` or `otherIssuer`."""
         self._call("POST", "/certificate", {"kind": kind})
