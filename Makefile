@@ -1,5 +1,5 @@
 # The habits of this project. `make` alone lists them.
-.PHONY: help run test unit contract fuzz fuzz-parsers e2e local-aws test-cluster lint bench dist deploy
+.PHONY: help run test unit contract fuzz fuzz-parsers e2e local-aws test-cluster test-page lint bench dist deploy
 
 REGION ?= eu-central-1
 ARCHIVE = dag-monitor-$$(uname -m)-unknown-linux-gnu.tar.gz
@@ -11,7 +11,7 @@ help: ## lists the targets
 run: ## the demo: no AWS account, no Docker, no Python
 	cargo run --locked
 
-test: unit contract fuzz fuzz-parsers e2e test-cluster ## everything that must pass
+test: unit contract fuzz fuzz-parsers test-page e2e test-cluster ## everything that must pass
 
 unit: ## unit, property, golden and adapter tests, and the demo
 	cargo test --locked --workspace
@@ -30,6 +30,9 @@ fuzz: ## drives the local server with what its OpenAPI document allows, and what
 
 fuzz-parsers: ## gives every parser of bytes from outside what nobody thought of; FUZZ_SECS each, 20 by default
 	tests/fuzz-parsers/run
+
+test-page: ## the page of `dag-monitor serve` in a real browser; pictures in target/page; skipped aloud without Chromium
+	tests/page/run
 
 test-cluster: ## real kube-apiserver, Helm 3 and 4, judged live; skipped aloud where Go is missing
 	tests/cluster/run

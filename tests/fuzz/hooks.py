@@ -19,7 +19,7 @@ def served():
     with open(os.environ["FUZZ_SERVED"], encoding="utf-8") as lines:
         for line in lines:
             if line.startswith("curl "):
-                _, url, _, body = shlex.split(line)
+                _, url, *_, body = shlex.split(line)
                 bodies[url.rsplit("/", 1)[1]] = json.loads(body)
     return bodies
 

@@ -32,7 +32,7 @@ def answered(path):
 def silent(log, out):
     with open(out, encoding="utf-8") as lines:
         command = next(line for line in lines if line.startswith("curl ") and "serviceAccountToken" in line)
-    token = json.loads(shlex.split(command)[3])["serviceAccountToken"].encode()
+    token = json.loads(shlex.split(command)[-1])["serviceAccountToken"].encode()
     with open(log, "rb") as file:
         written = file.read()
     # As base64 each text has three forms, by where it begins; their middles are the same in any surroundings.
