@@ -129,11 +129,62 @@ fn api(
 mod tests {
     use std::time::Duration;
 
-    use monitor::ports::Starting;
+    use jiff::Timestamp;
+    use monitor::{
+        answer::Answer,
+        contract,
+        deployment::Deployment,
+        ports::{Found, Starting, Stored},
+        request::Execution,
+    };
     use serde_json::json;
     use verdict::{Reason, Status};
 
     use super::*;
+    use crate::{driver::Progress, store::tests::Folder};
+
+    /// As a kill leaves it between the last check and the marking of its end.
+    #[tokio::test]
+    async fn a_verdict_that_stands_is_not_reached_a_second_time() {
+        let folder = Folder::new();
+        let stores = || Stores::on_disk(&folder.store());
+        let now = Timestamp::now();
+        let kept = stores();
+        let first = contract::deployment("ended", now);
+        let execution = Execution { arn: first.execution_arn.clone().unwrap(), started_at: now };
+        let input = serde_json::to_value(&first.request).unwrap();
+        let begun = Found { execution, input: Some(input), running: true };
+        assert_eq!(kept.ledger.enter(&begun).await.unwrap(), None);
+        let digest = first.request.as_ref().unwrap().digest();
+        let first = Deployment { digest, ..first };
+        let ended = Deployment {
+            status: Status::Succeeded,
+            reason: Reason::Deployed,
+            finished_at: Some(now),
+            ..contract::next(&first, "deployed")
+        };
+        assert_eq!(kept.deployments.create(&first, now).await.unwrap(), Stored::Yes);
+        assert_eq!(kept.deployments.update(&ended).await.unwrap(), Stored::Yes);
+        drop(kept);
+
+        let kept = stores();
+        let (deployments, ledger) = (kept.deployments.clone(), kept.ledger.clone());
+        let (told, mut heard) = tokio::sync::mpsc::unbounded_channel();
+        let listener: Listener = Box::new(move |_, progress| drop(told.send(progress)));
+        let (_api, executions) = api(AddressPolicy::default(), kept, Some(listener)).unwrap();
+        assert_eq!(executions.resume().await.unwrap(), 1);
+        let first = tokio::time::timeout(Duration::from_secs(20), heard.recv()).await.unwrap();
+        let answer = Answer::from(&ended);
+        assert_eq!(first, Some(Progress::Answered(Box::new(answer))));
+        let marking = async {
+            while !ledger.running().await.unwrap().is_empty() {
+                tokio::task::yield_now().await;
+            }
+        };
+        tokio::time::timeout(Duration::from_secs(20), marking).await.unwrap();
+        assert_eq!(deployments.get("ended").await.unwrap(), Some(ended));
+        assert_eq!(executions.resume().await.unwrap(), 0);
+    }
 
     #[tokio::test]
     async fn what_can_not_be_checked_is_shown_as_failed_and_why() {

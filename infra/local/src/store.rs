@@ -382,4 +382,4 @@ fn row<T: DeserializeOwned>(
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

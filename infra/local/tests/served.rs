@@ -16,7 +16,7 @@ use hyper::Method;
 use secrecy::ExposeSecret as _;
 use serde_json::{Value, json};
 use support::Served;
-use testkit::{Config, Scenario, SimulatedCluster};
+use testkit::{Config, Fault, Scenario, SimulatedCluster};
 use tokio::time::{sleep, timeout};
 
 /// The only address that there is to ask.
@@ -292,6 +292,41 @@ async fn a_kill_at_any_moment_changes_no_verdict_and_no_deadline() {
         let log = served.kill();
         assert!(!log.contains(cluster.token().expose_secret()), "{log}");
     }
+    cluster.shutdown().await;
+}
+
+/// The cluster keeps the first check waiting, so that the kill comes before anything but
+/// the start was written.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_kill_before_the_first_check_has_written_loses_nothing() {
+    let cluster = SimulatedCluster::start(Config::default()).await.unwrap();
+    let folder = Folder::new();
+    let served = folder.serve(None);
+    served.register_simulated("Kept", &cluster).await;
+    let key = served.key.clone();
+    cluster.set_fault(Some(Fault::Silence)).await.unwrap();
+    let body = pushed(&cluster, "early", 0);
+    let (came, begun) = served.post_json("/deployments", &body).await;
+    assert_eq!((came, &begun["reason"]), (202, &json!("Starting")), "{begun}");
+    for _ in 0..2 {
+        let (_, shown) = served.get("/deployments/early-0").await;
+        assert_eq!(shown["reason"], "Starting", "else it was killed too late: {shown}");
+    }
+    served.kill();
+
+    let served = folder.serve(Some(&key));
+    let (_, shown) = served.get("/deployments/early-0").await;
+    assert_eq!(shown, begun, "as it was answered, before anybody has looked again");
+    // The same request, as whoever heard no answer sends it: nothing is begun twice.
+    let (came, again) = served.post_json("/deployments", &body).await;
+    assert_eq!((came, again), (202, begun.clone()));
+    cluster.set_fault(None).await.unwrap();
+    let answer = judged(&served, "early-0").await;
+    assert_eq!(answer["reason"], "UpgradeSucceeded", "{answer}");
+    for field in ["startedAt", "deadline"] {
+        assert_eq!(answer[field], begun[field], "{answer}");
+    }
+    served.kill();
     cluster.shutdown().await;
 }
 

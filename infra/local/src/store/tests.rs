@@ -22,17 +22,17 @@ use crate::executions::ledger_contract;
 const HARD_LIMIT: Duration = Duration::from_secs(20);
 
 /// A directory that is gone afterwards.
-struct Folder(PathBuf);
+pub(crate) struct Folder(PathBuf);
 
 impl Folder {
-    fn new() -> Self {
+    pub(crate) fn new() -> Self {
         static NUMBER: AtomicUsize = AtomicUsize::new(0);
         let number = NUMBER.fetch_add(1, Ordering::Relaxed);
         let path = std::env::temp_dir().join(format!("dag-monitor-store-{}-{number}", std::process::id()));
         Self(path)
     }
 
-    fn store(&self) -> Store {
+    pub(crate) fn store(&self) -> Store {
         Store::open(&self.0).unwrap()
     }
 
