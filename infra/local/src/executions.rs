@@ -259,7 +259,7 @@ fn event(execution: &Execution, input: &Value) -> Value {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use std::{collections::HashSet, time::Duration};
 
     use monitor::{answer::Answer, check::CheckError, contract, memory::MemoryEvents};
@@ -435,48 +435,47 @@ mod tests {
     async fn the_memorys_ledger_keeps_its_contract() {
         ledger_contract(&MemoryLedger::default()).await;
     }
-}
 
-/// What every ledger is held to. It wants an empty one.
-#[cfg(test)]
-pub(crate) async fn ledger_contract(ledger: &dyn Ledger) {
-    const KEPT: usize = 5;
-    let began = SystemClock.now();
-    let begun = |number: usize| {
-        let started_at = began + jiff::SignedDuration::from_millis(i64::try_from(number).unwrap());
-        let execution = Execution { arn: format!("{MACHINE}:d-{number}"), started_at };
-        Found { execution, input: Some(serde_json::json!({"number": number})), running: true }
-    };
-    assert_eq!(ledger.find("d-0").await.unwrap(), None);
-    assert!(ledger.newest(10).await.unwrap().is_empty() && ledger.running().await.unwrap().is_empty());
-    ledger.end("d-0", KEPT).await.unwrap();
-
-    assert_eq!(ledger.enter(&begun(0)).await.unwrap(), None);
-    let rival = Found { input: None, ..begun(0) };
-    assert_eq!(ledger.enter(&rival).await.unwrap(), Some(begun(0)), "a name is used once");
-    assert_eq!(ledger.find("d-0").await.unwrap(), Some(begun(0)));
-    assert_eq!(ledger.running().await.unwrap(), [begun(0)]);
-    for _ in 0..2 {
+    /// What every ledger is held to. It wants an empty one.
+    pub(crate) async fn ledger_contract(ledger: &dyn Ledger) {
+        const KEPT: usize = 5;
+        let began = SystemClock.now();
+        let begun = |number: usize| {
+            let started_at = began + jiff::SignedDuration::from_millis(i64::try_from(number).unwrap());
+            let execution = Execution { arn: format!("{MACHINE}:d-{number}"), started_at };
+            Found { execution, input: Some(serde_json::json!({"number": number})), running: true }
+        };
+        assert_eq!(ledger.find("d-0").await.unwrap(), None);
+        assert!(ledger.newest(10).await.unwrap().is_empty() && ledger.running().await.unwrap().is_empty());
         ledger.end("d-0", KEPT).await.unwrap();
-        let ended = Found { running: false, ..begun(0) };
-        assert_eq!(ledger.find("d-0").await.unwrap().as_ref(), Some(&ended));
-        assert!(ledger.running().await.unwrap().is_empty());
-        assert_eq!(ledger.enter(&begun(0)).await.unwrap(), Some(ended), "nor after its end");
-    }
 
-    // The oldest that have ended are forgotten first, and none that runs.
-    assert_eq!(ledger.enter(&begun(1)).await.unwrap(), None);
-    for number in 2..KEPT + 3 {
-        assert_eq!(ledger.enter(&begun(number)).await.unwrap(), None);
-        ledger.end(&format!("d-{number}"), KEPT).await.unwrap();
+        assert_eq!(ledger.enter(&begun(0)).await.unwrap(), None);
+        let rival = Found { input: None, ..begun(0) };
+        assert_eq!(ledger.enter(&rival).await.unwrap(), Some(begun(0)), "a name is used once");
+        assert_eq!(ledger.find("d-0").await.unwrap(), Some(begun(0)));
+        assert_eq!(ledger.running().await.unwrap(), [begun(0)]);
+        for _ in 0..2 {
+            ledger.end("d-0", KEPT).await.unwrap();
+            let ended = Found { running: false, ..begun(0) };
+            assert_eq!(ledger.find("d-0").await.unwrap().as_ref(), Some(&ended));
+            assert!(ledger.running().await.unwrap().is_empty());
+            assert_eq!(ledger.enter(&begun(0)).await.unwrap(), Some(ended), "nor after its end");
+        }
+
+        // The oldest that have ended are forgotten first, and none that runs.
+        assert_eq!(ledger.enter(&begun(1)).await.unwrap(), None);
+        for number in 2..KEPT + 3 {
+            assert_eq!(ledger.enter(&begun(number)).await.unwrap(), None);
+            ledger.end(&format!("d-{number}"), KEPT).await.unwrap();
+        }
+        for (number, known) in [(0, false), (1, true), (2, false), (3, true), (KEPT + 2, true)] {
+            let found = ledger.find(&format!("d-{number}")).await.unwrap();
+            assert_eq!(found.is_some(), known, "{number}");
+        }
+        assert_eq!(ledger.running().await.unwrap(), [begun(1)]);
+        let newest = [KEPT + 2, KEPT + 1, KEPT].map(|number| format!("d-{number}"));
+        assert_eq!(ledger.newest(3).await.unwrap(), newest);
+        let all = ledger.newest(usize::MAX).await.unwrap();
+        assert_eq!((all.len(), all.last().map(String::as_str)), (KEPT + 1, Some("d-1")));
     }
-    for (number, known) in [(0, false), (1, true), (2, false), (3, true), (KEPT + 2, true)] {
-        let found = ledger.find(&format!("d-{number}")).await.unwrap();
-        assert_eq!(found.is_some(), known, "{number}");
-    }
-    assert_eq!(ledger.running().await.unwrap(), [begun(1)]);
-    let newest = [KEPT + 2, KEPT + 1, KEPT].map(|number| format!("d-{number}"));
-    assert_eq!(ledger.newest(3).await.unwrap(), newest);
-    let all = ledger.newest(usize::MAX).await.unwrap();
-    assert_eq!((all.len(), all.last().map(String::as_str)), (KEPT + 1, Some("d-1")));
 }

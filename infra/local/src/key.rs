@@ -32,7 +32,7 @@ impl AccessKey {
     pub(crate) fn make() -> Option<Self> {
         let mut bytes = Zeroizing::new([0; KEY_BYTES]);
         rand::fill(&mut *bytes).ok()?;
-        Some(Self(SecretString::from(BASE64_URL_SAFE_NO_PAD.encode(&*bytes))))
+        Some(Self(SecretString::from(BASE64_URL_SAFE_NO_PAD.encode(bytes.as_slice()))))
     }
 
     pub(crate) fn digest(&self) -> Digest {

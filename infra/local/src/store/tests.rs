@@ -16,7 +16,7 @@ use monitor::{
 use tokio::time::timeout;
 
 use super::*;
-use crate::executions::ledger_contract;
+use crate::executions::tests::ledger_contract;
 
 /// Nothing here waits for a clock: longer is stuck.
 const HARD_LIMIT: Duration = Duration::from_secs(20);

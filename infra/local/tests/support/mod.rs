@@ -82,6 +82,9 @@ impl Served {
             log
         });
         let Ok(first) = lines.recv_timeout(HARD_LIMIT) else {
+            // It has ended, or does not begin.
+            child.kill().unwrap();
+            child.wait().unwrap();
             return Err(log.join().unwrap());
         };
         let address = first.split("http://").nth(1).and_then(|it| it.split(',').next());
