@@ -173,6 +173,16 @@ impl Api {
 
     fn refusal(&self, status: u16, text: &str, policy: &str) -> Refusal {
         let problem: Problem = serde_json::from_str(text).unwrap_or_default();
+        // API Gateway answers 403. With 401 `serve` asks for its key, in words for who sends a header.
+        if status == 401 || status == 403 && self.by_key {
+            let words = problem.message.or(problem.detail).unwrap_or_default();
+            let sentence = format!(
+                "the API at {} does not take the key (HTTP {status}: {words}); set DAG_MONITOR_KEY to the one that \
+                 `dag-monitor serve` printed at its first start",
+                self.address()
+            );
+            return Refusal { status, kind: String::new(), sentence };
+        }
         if let (Some(kind), Some(detail)) = (problem.r#type.as_deref().and_then(problem_kind), problem.detail)
         {
             let reason = problem.reason.map(|it| format!(" ({it})")).unwrap_or_default();
@@ -183,11 +193,6 @@ impl Api {
         // API Gateway's own words, or those of whoever stands in between.
         let words = problem.message.unwrap_or_else(|| "no words".to_owned());
         let sentence = match status {
-            401 | 403 if self.by_key => format!(
-                "the API at {} does not take the key (HTTP {status}: {words}); set DAG_MONITOR_KEY to the one that \
-                 `dag-monitor serve` has told",
-                self.address()
-            ),
             403 if words.to_lowercase().contains("expired") => {
                 format!("the credentials have ended (HTTP 403: {words}); log in again, as by `aws sso login`")
             }
@@ -304,6 +309,12 @@ mod tests {
                 &["ended"],
             ),
             (401, r#"{"message": "no key"}"#, true, &["no key", "DAG_MONITOR_KEY"]),
+            (
+                401,
+                r#"{"type": "urn:dag-monitor:problem:unauthorized", "detail": "no key"}"#,
+                false,
+                &["no key", "DAG_MONITOR_KEY"],
+            ),
             (403, "", true, &["DAG_MONITOR_KEY"]),
             (502, "<html>", false, &["HTTP 502"]),
             (429, r#"{"message": "Too Many Requests"}"#, false, &["slow down"]),

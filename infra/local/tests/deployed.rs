@@ -11,6 +11,7 @@ use base64::{Engine as _, prelude::BASE64_STANDARD};
 use secrecy::{ExposeSecret as _, SecretString};
 use serde_json::{Value, json};
 use support::{
+    Served,
     front::{Fate, Front, KEY_ID, REGION, SECRET, SESSION, STACK},
     program::{Ended, Folder, Program, Push, appear, kubeconfig, play, show, text, until},
 };
@@ -370,6 +371,21 @@ async fn who_asks_is_found_as_the_aws_cli_finds_it() {
     world.run(&list).with(3, &[], &["can't be read"]);
     world.front.fate("GET /clusters", Fate::Closed { done: false });
     world.run(&list).with(3, &[], &["the API gave no answer"]);
+    world.end().await;
+}
+
+/// `serve` itself, without anything between.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_server_on_this_machine_is_asked_by_its_key() {
+    let world = World::new().await;
+    let served = Served::start(&["--allow-cidr", "127.0.0.0/8"]);
+    served.register_simulated("Prod EU", &world.cluster).await;
+    let endpoint = format!("http://{}", served.address);
+    let list = |key: &str| {
+        world.run_with(&["clusters", "list", "--endpoint", &endpoint], variable("DAG_MONITOR_KEY", key))
+    };
+    list(&served.key).with(0, &["Prod EU"], &[]).without(&[&served.key]);
+    list("another").with(3, &[], &["DAG_MONITOR_KEY"]);
     world.end().await;
 }
 

@@ -281,7 +281,9 @@ async fn a_kill_at_any_moment_changes_no_verdict_and_no_deadline() {
         let served = folder.serve(Some(&key));
         let (_, newest) = served.get("/local/deployments").await;
         let newest = newest["deployments"].as_array().unwrap();
-        let starts: Vec<&str> = newest.iter().map(|it| it["startedAt"].as_str().unwrap()).collect();
+        // As text, what ends in a zero would stand before what goes on.
+        let start = |it: &Value| it["startedAt"].as_str().unwrap().parse::<jiff::Timestamp>().unwrap();
+        let starts: Vec<_> = newest.iter().map(start).collect();
         assert!(starts.is_sorted_by(|a, b| a >= b), "{starts:?}");
         let mut all: Vec<&Value> = newest.iter().collect();
         all.sort_by_key(|it| it["deploymentId"].as_str());

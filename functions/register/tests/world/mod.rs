@@ -4,7 +4,7 @@
 use std::{
     collections::VecDeque,
     io,
-    sync::{Arc, Mutex},
+    sync::{Arc, LazyLock, Mutex},
 };
 
 use async_trait::async_trait;
@@ -115,6 +115,11 @@ impl World {
     }
 }
 
+/// A sole subscriber is asked on its own thread alone whether a call site matters, and another thread that comes to the
+/// call site first turns it off for all (tracing-core's `callsite`, `has_just_one`). Beside a second one all are asked.
+static SECOND: LazyLock<tracing::Dispatch> =
+    LazyLock::new(|| tracing::Dispatch::new(tracing::subscriber::NoSubscriber::new()));
+
 /// What was logged.
 #[derive(Clone, Default)]
 pub(crate) struct Log(Arc<Mutex<Vec<u8>>>);
@@ -122,6 +127,7 @@ pub(crate) struct Log(Arc<Mutex<Vec<u8>>>);
 impl Log {
     /// As long as the guard lives, this thread's log.
     pub(crate) fn begin(&self) -> tracing::subscriber::DefaultGuard {
+        LazyLock::force(&SECOND);
         let writer = self.clone();
         let subscriber =
             tracing_subscriber::fmt().with_ansi(false).with_writer(move || writer.clone()).finish();

@@ -174,7 +174,8 @@ async fn answer(
     let done = async {
         let path = if query.is_empty() { route.to_owned() } else { format!("{route}?{query}") };
         let (host, body) = (served.address.to_string(), String::from_utf8_lossy(&body).into_owned());
-        let mut headers = vec![("host", host.as_str())];
+        let bearer = served.bearer();
+        let mut headers = vec![("host", host.as_str()), ("authorization", bearer.as_str())];
         let content_type = header("content-type");
         headers.extend(content_type.iter().map(|it| ("content-type", it.as_str())));
         served.send(parts.method.clone(), &path, &headers, &body).await

@@ -1,7 +1,7 @@
 use std::{
     future::pending,
     sync::{
-        Mutex,
+        LazyLock, Mutex,
         atomic::{AtomicUsize, Ordering},
     },
 };
@@ -1141,6 +1141,11 @@ async fn a_store_that_refuses_is_no_matter_of_trying_again() {
     assert_eq!(world.row().await, None);
 }
 
+/// A sole subscriber is asked on its own thread alone whether a call site matters, and another thread that comes to the
+/// call site first turns it off for all (tracing-core's `callsite`, `has_just_one`). Beside a second one all are asked.
+static SECOND: LazyLock<tracing::Dispatch> =
+    LazyLock::new(|| tracing::Dispatch::new(tracing::subscriber::NoSubscriber::new()));
+
 /// Every log line of this thread, as long as it lives.
 struct Logged {
     lines: Arc<Mutex<String>>,
@@ -1170,6 +1175,7 @@ impl Logged {
             fn enter(&self, _: &tracing::span::Id) {}
             fn exit(&self, _: &tracing::span::Id) {}
         }
+        LazyLock::force(&SECOND);
         let lines = Arc::<Mutex<String>>::default();
         Self { lines: lines.clone(), _guard: tracing::subscriber::set_default(Subscriber(lines)) }
     }
