@@ -2,6 +2,7 @@
 
 import json
 import os
+import sys
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +12,9 @@ from botocore.credentials import Credentials
 from cluster import SimulatedCluster
 from emulator import Emulator
 from stack import Answer, Events, Execution, Stack
+
+# The steps of pipelines, which the program is run by here.
+sys.path.append(str(Path(__file__).parents[1] / "contract"))
 
 
 @pytest.fixture(scope="session")

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import pytest
 from cluster import GUIDE, SimulatedCluster
 from emulator import REGION
+from pipeline import KINDS, Step
 
 PERSONAL = "a-token-of-a-person-who-registers"
 NAME, ID = "Sim program", "sim-program"
@@ -137,6 +138,48 @@ def test_a_failure_and_a_timeout_have_their_codes(program, users, cluster):
     assert "timed out" in late.stdout
     failed = program("run", "--follow", started.stdout.strip(), user=users["deployer"], code=1)
     assert "UpgradeFailed" in failed.stdout
+
+
+@pytest.fixture(params=KINDS)
+def step(request, program, users, tmp_path):
+    """The step of a pipeline, with the program itself; what it ended with, and what was told."""
+    user = users["deployer"]
+    environment = {**program.environment, "DAG_MONITOR_ENDPOINT": program.endpoint, "HOME": str(tmp_path),
+                   "AWS_ACCESS_KEY_ID": user.access_key, "AWS_SECRET_ACCESS_KEY": user.secret_key,
+                   "GITHUB_STEP_SUMMARY": str(tmp_path / "summary")}
+    del environment["PATH"]
+    steps = Step(tmp_path, os.environ["E2E_PROGRAM"])
+
+    def run(**inputs: str) -> tuple[int, str]:
+        inputs = {name.replace("_", "-"): value for name, value in inputs.items()}
+        done = steps.run(request.param, inputs, **environment)
+        program.stack.answers.append(done.stdout + done.stderr)
+        if request.param == "github" and done.returncode < 3:
+            assert f"::{'notice' if done.returncode == 0 else 'error'} " in done.stdout, done
+            assert "### dag-monitor" in (tmp_path / "summary").read_text()
+        return done.returncode, done.stdout + done.stderr
+
+    run.kind = request.param
+    return run
+
+
+def test_a_pipeline_is_told_by_the_stack(step, cluster):
+    release = f"program-{step.kind}"
+    pushed = cluster.play("flux/chart-upgrade", release, push_in_ms=1000, speed=3)
+    inputs = {"via": "aws", "targets": f"{NAME}/e2e/{release}", "helm_type": "flux", "pushed_at": pushed}
+    code, told = step(**inputs, stack="e2e", timeout="60s", expect_chart="1.1.0")
+    assert code == 0, told
+    code, told = step(**inputs, stack="e2e", timeout="10s", expect_chart="9.9.9")
+    assert code == 2, told
+
+
+def test_a_pipeline_asks_the_cluster_itself(step, cluster, program):
+    # A person's kubeconfig: this one may read the HelmRelease, too.
+    release = f"watched-{step.kind}"
+    cluster.play("flux/upgrade-fails-no-retry", release, push_in_ms=1000, speed=3)
+    code, told = step(release=release, namespace="e2e", push="true", timeout="60s")
+    assert code == 1 and "UpgradeFailed" in told, told
+    assert step(release=release, namespace="e2e", push="false", timeout="60s")[0] == 4
 
 
 def test_what_is_in_use_is_not_deleted_and_the_rest_is(program, users, registered):
