@@ -9,6 +9,8 @@ use serde_json::Value;
 use crate::{cli::AwsArguments, environment::Environment};
 
 /// The output of the stack that says where the API is.
+/// What the guide calls the stack.
+const STACK: &str = "dag-monitor";
 const API_URL: &str = "ApiUrl";
 
 /// Why the API did not do what was asked.
@@ -67,18 +69,24 @@ impl Api {
     /// [`ApiError::Unusable`], where there are no credentials, region or stack;
     /// [`ApiError::Unanswered`].
     pub(crate) async fn find(arguments: &AwsArguments, environment: &Environment) -> Result<Self, ApiError> {
-        if let (Some(address), Some(key)) = (&arguments.endpoint, &environment.key)
+        let named = environment.endpoint.as_deref().map(ApiAddress::parse).transpose();
+        let endpoint = match (arguments.endpoint.clone(), named) {
+            (None, Err(why)) => return Err(ApiError::Unusable(format!("DAG_MONITOR_ENDPOINT: {why}"))),
+            (given, named) => given.or(named.ok().flatten()),
+        };
+        if let (Some(address), Some(key)) = (&endpoint, &environment.key)
             && let Some(client) = ApiClient::with_key(address.clone(), key)
         {
             return Ok(Self { client, by_key: true, region: None });
         }
-        let told = |error| told(error, arguments);
+        let stack = arguments.stack.as_deref().or(environment.stack.as_deref()).unwrap_or(STACK);
+        let told = |error| told(error, arguments.profile.as_deref(), stack);
         let found = Operator::find(arguments.profile.as_deref(), arguments.region.as_deref()).await;
         let operator = found.map_err(told)?;
-        let address = match &arguments.endpoint {
-            Some(address) => address.clone(),
+        let address = match endpoint {
+            Some(address) => address,
             None => {
-                let url = operator.output(&arguments.stack, API_URL).await.map_err(told)?;
+                let url = operator.output(stack, API_URL).await.map_err(told)?;
                 ApiAddress::parse(&url).map_err(|why| {
                     ApiError::Unusable(format!("the stack's output {API_URL} is no address: {why}"))
                 })?
@@ -238,14 +246,14 @@ fn policy(method: &Method, path: &str) -> &'static str {
 const LOG_IN: &str = "Log in, as by `aws sso login`, choose another --profile, or set AWS_ACCESS_KEY_ID and \
                       AWS_SECRET_ACCESS_KEY; for a `dag-monitor serve` give --endpoint and set DAG_MONITOR_KEY";
 
-fn told(error: OperatorError, arguments: &AwsArguments) -> ApiError {
+fn told(error: OperatorError, profile: Option<&str>, stack: &str) -> ApiError {
     let what_to_do = match &error {
         OperatorError::Unanswered(why) => {
             return ApiError::Unanswered(format!(
                 "CloudFormation, which knows its address, can't be asked: {why}"
             ));
         }
-        OperatorError::NoCredentials(_) => match &arguments.profile {
+        OperatorError::NoCredentials(_) => match profile {
             None => LOG_IN.to_owned(),
             Some(name) => {
                 format!("Is there a profile {name:?}? `aws configure list-profiles` tells. {LOG_IN}")
@@ -258,7 +266,7 @@ fn told(error: OperatorError, arguments: &AwsArguments) -> ApiError {
             "Give its name by --stack or DAG_MONITOR_STACK, another --region, or another --profile".to_owned()
         }
         OperatorError::NoOutput { .. } => {
-            format!("Is {:?} the stack of dag-monitor? Give its name by --stack", arguments.stack)
+            format!("Is {:?} the stack of dag-monitor? Give its name by --stack", stack)
         }
         OperatorError::NotAllowed { .. } => {
             "Attach one of the stack's policies to your role, or give the API's address by --endpoint"
@@ -277,10 +285,6 @@ mod tests {
         let address = ApiAddress::parse("http://127.0.0.1:1/v1").unwrap();
         let client = ApiClient::with_key(address, &SecretString::from("k3y")).unwrap();
         Api { client, by_key: key, region: None }
-    }
-
-    fn arguments() -> AwsArguments {
-        AwsArguments { stack: "dag-monitor".to_owned(), ..AwsArguments::default() }
     }
 
     #[test]
@@ -340,10 +344,10 @@ mod tests {
             (OperatorError::NotAllowed { stack: stack(), why: "no".to_owned() }, "--endpoint"),
             (OperatorError::Refused("no".to_owned()), "--endpoint"),
         ] {
-            let told = told(error, &arguments());
+            let told = told(error, None, "dag-monitor");
             assert!(told.to_string().contains(words) && !told.may_pass(), "{told}");
         }
-        assert!(told(OperatorError::Unanswered("reset".to_owned()), &arguments()).may_pass());
+        assert!(told(OperatorError::Unanswered("reset".to_owned()), None, "dag-monitor").may_pass());
     }
 
     #[test]

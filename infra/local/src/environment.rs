@@ -19,6 +19,10 @@ pub(crate) struct Environment {
     pub(crate) data_home: Option<PathBuf>,
     /// Where GitHub Actions takes the job's summary from.
     pub(crate) step_summary: Option<PathBuf>,
+    /// The stack's name.
+    pub(crate) stack: Option<String>,
+    /// The API's address.
+    pub(crate) endpoint: Option<String>,
     /// The key of a `dag-monitor serve` on this machine.
     pub(crate) key: Option<SecretString>,
 }
@@ -58,6 +62,8 @@ impl Environment {
             in_cluster,
             data_home,
             step_summary: variable("GITHUB_STEP_SUMMARY").map(PathBuf::from),
+            stack: text("DAG_MONITOR_STACK"),
+            endpoint: text("DAG_MONITOR_ENDPOINT"),
             key: text("DAG_MONITOR_KEY").map(SecretString::from),
         }
     }
@@ -82,6 +88,12 @@ mod tests {
         assert_eq!(usual.kubeconfigs, [Path::new("/home/me/.kube/config")]);
         assert!(!usual.kubeconfigs_named);
         assert!(environment(&[]).kubeconfigs.is_empty());
+    }
+
+    #[test]
+    fn the_api_is_named_and_its_key_is_in_no_debug_text() {
+        let named = environment(&[("DAG_MONITOR_STACK", "other"), ("DAG_MONITOR_ENDPOINT", "https://a")]);
+        assert_eq!((named.stack.as_deref(), named.endpoint.as_deref()), (Some("other"), Some("https://a")));
         let keyed = environment(&[("DAG_MONITOR_KEY", "k3y")]);
         assert!(keyed.key.is_some() && !format!("{keyed:?}").contains("k3y"));
     }

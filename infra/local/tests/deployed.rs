@@ -386,6 +386,10 @@ async fn a_server_on_this_machine_is_asked_by_its_key() {
     };
     list(&served.key).with(0, &["Prod EU"], &[]).without(&[&served.key]);
     list("another").with(3, &[], &["DAG_MONITOR_KEY"]);
+    // A variable that a pipeline left empty is none; what is none of an address is told with its name.
+    let named = |value: &str| world.run_with(&["clusters", "list"], variable("DAG_MONITOR_ENDPOINT", value));
+    named("").with(0, &[], &[]);
+    named("nowhere").with(3, &[], &["DAG_MONITOR_ENDPOINT"]);
     world.end().await;
 }
 

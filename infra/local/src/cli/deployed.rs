@@ -15,9 +15,10 @@ use super::{
 #[derive(Debug, Default, PartialEq, Eq, Args)]
 #[command(next_help_heading = "AWS")]
 pub(crate) struct AwsArguments {
-    /// The stack; its outputs say where the API is.
-    #[arg(long, value_name = "NAME", env = "DAG_MONITOR_STACK", default_value = "dag-monitor")]
-    pub(crate) stack: String,
+    /// The stack, whose outputs say where the API is; by default $DAG_MONITOR_STACK, else
+    /// dag-monitor.
+    #[arg(long, value_name = "NAME")]
+    pub(crate) stack: Option<String>,
     /// A profile of the AWS CLI; by default $AWS_PROFILE, or what else the CLI would take.
     #[arg(long, value_name = "NAME")]
     pub(crate) profile: Option<String>,
@@ -25,8 +26,9 @@ pub(crate) struct AwsArguments {
     #[arg(long, value_name = "REGION")]
     pub(crate) region: Option<String>,
     /// The API's address, where it is not the stack's output: a VPC endpoint, a domain of
-    /// your own, or `dag-monitor serve` on this machine, with its key in $DAG_MONITOR_KEY.
-    #[arg(long, value_name = "URL", env = "DAG_MONITOR_ENDPOINT", value_parser = api_address)]
+    /// your own, or `dag-monitor serve` on this machine, with its key in $DAG_MONITOR_KEY. By
+    /// default $DAG_MONITOR_ENDPOINT.
+    #[arg(long, value_name = "URL", value_parser = api_address)]
     pub(crate) endpoint: Option<ApiAddress>,
 }
 
@@ -423,12 +425,8 @@ mod tests {
         Ok(read.command.unwrap_or_default())
     }
 
-    fn aws() -> AwsArguments {
-        AwsArguments { stack: "dag-monitor".to_owned(), ..AwsArguments::default() }
-    }
-
     fn asking() -> Asking {
-        Asking { aws: aws(), ..Asking::default() }
+        Asking::default()
     }
 
     fn text(text: &str) -> Option<String> {
@@ -444,7 +442,7 @@ mod tests {
     #[test]
     fn every_option_of_a_registration_is_read() {
         let with = |arguments: &[&str], change: &dyn Fn(&mut Register)| {
-            let mut wanted = Register { aws: aws(), ..Register::default() };
+            let mut wanted = Register { ..Register::default() };
             change(&mut wanted);
             let read = command(&[&["register"], arguments].concat());
             assert_eq!(read, Ok(Command::Register(Box::new(wanted))), "{arguments:?}");
@@ -471,7 +469,7 @@ mod tests {
             it.eks_region = text("eu-west-1");
             it.eks_role_arn = text("arn");
         });
-        with(&["--stack", "other"], &|it| it.aws.stack = "other".to_owned());
+        with(&["--stack", "other"], &|it| it.aws.stack = text("other"));
         with(&["--profile", "prod"], &|it| it.aws.profile = text("prod"));
         with(&["--region", "eu-west-1"], &|it| it.aws.region = text("eu-west-1"));
         with(&["--endpoint", "https://a.example.com/v1"], &|it| {
@@ -483,7 +481,7 @@ mod tests {
     fn every_option_of_a_run_is_read() {
         let with = |arguments: &[&str], change: &dyn Fn(&mut Run)| {
             let [app, environment] = ["checkout", "production"].map(text);
-            let mut wanted = Run { app, environment, aws: aws(), ..Run::default() };
+            let mut wanted = Run { app, environment, ..Run::default() };
             change(&mut wanted);
             let named = ["run", "--app", "checkout", "--environment", "production"];
             let read = command(&[&named, arguments].concat());
@@ -510,7 +508,7 @@ mod tests {
         with(&["--", "git", "push"], &|it| {
             it.judging.command = ["git", "push"].map(OsString::from).to_vec();
         });
-        let follow = Run { follow: text("a-1"), aws: aws(), ..Run::default() };
+        let follow = Run { follow: text("a-1"), ..Run::default() };
         assert_eq!(command(&["run", "--follow", "a-1"]), Ok(Command::Run(Box::new(follow))));
     }
 
