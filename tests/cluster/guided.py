@@ -83,6 +83,14 @@ class Cluster:
         self._shell(apply[0].replace(str(GUIDE), str(folder)))
         return self._extracted() if registers else self.body
 
+    def register_anew(self, *command: str, **env: str) -> str:
+        """Takes away what the guide applied, and lets a command make it again; what that prints."""
+        self._leave(self._followed)
+        self._followed = GUIDE
+        printed = self._run([*command], env=self.env | {"NO_PROXY": "*"} | env)
+        self._extracted()
+        return printed
+
     def change_token(self) -> Path:
         """Runs the guide's commands that make the old token void, and extracts the new one."""
         commands = self._commands("## Change the token")

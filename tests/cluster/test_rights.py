@@ -3,12 +3,17 @@
 These change the one account of the guide, so they run after all the scenarios, one after the other.
 """
 
+import contextlib
+import http.server
 import json
 import os
 import re
 import secrets
 import subprocess
+import threading
 import time
+import urllib.error
+import urllib.request
 
 import pytest
 
@@ -69,6 +74,58 @@ def test_the_guides_account_may_do_nothing_else(cluster):
     may_do_this_alone(cluster, "--as=system:serviceaccount:dag-monitor:dag-monitor")
 
 
+@contextlib.contextmanager
+def gateway(api: str, key: str):
+    """What stands between a signed request and `serve`, which asks for its key: its address, and what was signed."""
+    signatures = []
+
+    class Handler(http.server.BaseHTTPRequestHandler):
+        def do_POST(self):
+            signatures.append(self.headers["authorization"])
+            request = urllib.request.Request(
+                api + self.path, method="POST", data=self.rfile.read(int(self.headers["content-length"])),
+                headers={"content-type": self.headers["content-type"], "authorization": f"Bearer {key}"})
+            try:
+                with urllib.request.urlopen(request, timeout=60) as it:
+                    status, text = it.status, it.read()
+            except urllib.error.HTTPError as it:
+                status, text = it.code, it.read()
+            self.send_response(status)
+            self.send_header("content-length", str(len(text)))
+            self.end_headers()
+            self.wfile.write(text)
+
+        def log_message(self, *_):
+            pass
+
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{server.server_port}", signatures
+        server.shutdown()
+
+
+@contextlib.contextmanager
+def serving(cluster, log):
+    """The API on this machine: its address, and its key."""
+    served = [os.environ["CLUSTER_SERVE"], "serve", "--in-memory", "--port=0", f"--allow-cidr={cluster.allowed()}"]
+    with subprocess.Popen(
+        served, stdout=subprocess.PIPE, stderr=log.open("w"), text=True, preexec_fn=dies_with_us
+    ) as server:
+        try:
+            api = re.search(r"http://[^,\s]+", server.stdout.readline())[0]
+            told = (re.match(r"export DAG_MONITOR_KEY=(\S+)", line) for line in server.stdout)
+            yield api, next(it[1] for it in told if it)
+        finally:
+            server.kill()
+
+
+def is_registered(answer: str, name: str):
+    """And may do what both kinds of releases need, everywhere."""
+    registered = json.loads(answer)
+    assert registered["name"] == name
+    assert registered["lastProbe"]["permissions"] == [{"namespace": None, "flux": "allowed", "plain": "allowed"}]
+
+
 def test_the_guides_command_registers_the_cluster(cluster):
     """As it stands there, with an `aws` that knows the address of an API on this machine."""
     folder = cluster.folder / "registering"
@@ -78,26 +135,25 @@ def test_the_guides_command_registers_the_cluster(cluster):
     aws = folder / "aws"
     aws.write_text(AWS)
     aws.chmod(0o755)
-    served = [os.environ["CLUSTER_SERVE"], "serve", "--in-memory", "--port=0", f"--allow-cidr={cluster.allowed()}"]
-    with subprocess.Popen(
-        served, stdout=subprocess.PIPE, stderr=(folder / "serve.log").open("w"), text=True, preexec_fn=dies_with_us
-    ) as server:
-        try:
-            api = re.search(r"http://[^,\s]+", server.stdout.readline())[0]
-            told = (re.match(r"export DAG_MONITOR_KEY=(\S+)", line) for line in server.stdout)
-            key = next(it[1] for it in told if it)
-            # Where a request has a key already, curl does not sign it.
-            (folder / ".curlrc").write_text(f'header = "Authorization: Bearer {key}"\n')
-            answer = cluster.send(
-                folder, PATH=f"{folder}:{cluster.env['PATH']}", API_OF_THIS_MACHINE=api, CURL_HOME=str(folder)
-            )
-        finally:
-            server.kill()
-    registered = json.loads(answer)
-    assert registered["name"] == "Prod EU"
-    assert registered["lastProbe"]["permissions"] == [{"namespace": None, "flux": "allowed", "plain": "allowed"}]
+    with serving(cluster, folder / "serve.log") as (api, key), gateway(api, key) as (url, signatures):
+        answer = cluster.send(folder, PATH=f"{folder}:{cluster.env['PATH']}", API_OF_THIS_MACHINE=url)
+    assert [it.split()[0] for it in signatures] == ["AWS4-HMAC-SHA256"]
+    is_registered(answer, "Prod EU")
     # It held the token.
     assert not body.exists()
+
+
+def test_the_program_applies_the_guide_and_registers_the_cluster(cluster):
+    with serving(cluster, cluster.folder / "registering.log") as (api, key):
+        program = os.environ["CLUSTER_SERVE"]
+        answer = cluster.register_anew(
+            program, "register", "Prod EU", "--apply", "--endpoint", api, "-o", "json", DAG_MONITOR_KEY=key)
+        is_registered(answer, "Prod EU")
+        # Again it is not without being asked for.
+        again = subprocess.run(
+            [program, "register", "Prod EU", "--endpoint", api], env=cluster.env | {"DAG_MONITOR_KEY": key},
+            capture_output=True, text=True, stdin=subprocess.DEVNULL)
+    assert again.returncode == 3 and "--replace" in again.stderr, again
 
 
 def test_a_token_is_changed_while_a_deployment_runs(cluster):
