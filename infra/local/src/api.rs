@@ -1,5 +1,7 @@
 //! The deployed API, asked as whoever runs this may ask it.
 
+use std::collections::HashMap;
+
 use aws::operator::{ApiAddress, ApiClient, Operator, OperatorError, Question};
 use axum::http::Method;
 use secrecy::SecretString;
@@ -8,10 +10,11 @@ use serde_json::Value;
 
 use crate::{cli::AwsArguments, environment::Environment};
 
-/// The output of the stack that says where the API is.
 /// What the guide calls the stack.
 const STACK: &str = "dag-monitor";
+/// The outputs of the stack that say where the API is, and which state machine judges.
 const API_URL: &str = "ApiUrl";
+const STATE_MACHINE_ARN: &str = "StateMachineArn";
 
 /// Why the API did not do what was asked.
 #[derive(Debug, thiserror::Error)]
@@ -60,6 +63,7 @@ pub(crate) struct Api {
     client: ApiClient,
     by_key: bool,
     region: Option<String>,
+    state_machine_arn: Option<String>,
 }
 
 impl Api {
@@ -77,23 +81,36 @@ impl Api {
         if let (Some(address), Some(key)) = (&endpoint, &environment.key)
             && let Some(client) = ApiClient::with_key(address.clone(), key)
         {
-            return Ok(Self { client, by_key: true, region: None });
+            return Ok(Self { client, by_key: true, region: None, state_machine_arn: None });
         }
         let stack = arguments.stack.as_deref().or(environment.stack.as_deref()).unwrap_or(STACK);
         let told = |error| told(error, arguments.profile.as_deref(), stack);
         let found = Operator::find(arguments.profile.as_deref(), arguments.region.as_deref()).await;
         let operator = found.map_err(told)?;
+        let mut state_machine_arn = None;
         let address = match endpoint {
             Some(address) => address,
             None => {
-                let url = operator.output(stack, API_URL).await.map_err(told)?;
+                let mut outputs: HashMap<_, _> =
+                    operator.outputs(stack).await.map_err(told)?.into_iter().collect();
+                state_machine_arn = outputs.remove(STATE_MACHINE_ARN);
+                let url = outputs.remove(API_URL).ok_or_else(|| {
+                    told(OperatorError::NoOutput { stack: stack.to_owned(), output: API_URL.to_owned() })
+                })?;
                 ApiAddress::parse(&url).map_err(|why| {
                     ApiError::Unusable(format!("the stack's output {API_URL} is no address: {why}"))
                 })?
             }
         };
         let region = Some(operator.region().to_owned());
-        Ok(Self { client: ApiClient::signed(address, operator), by_key: false, region })
+        let client = ApiClient::signed(address, operator);
+        Ok(Self { client, by_key: false, region, state_machine_arn })
+    }
+
+    /// The execution of a deployment, by which Step Functions knows it; `None` where the stack was not asked.
+    pub(crate) fn execution_arn(&self, deployment_id: &str) -> Option<String> {
+        let machine = self.state_machine_arn.as_deref()?;
+        Some(format!("{}:{deployment_id}", machine.replacen(":stateMachine:", ":execution:", 1)))
     }
 
     /// Where requests are signed for; `None` where they are not signed.
@@ -284,7 +301,7 @@ mod tests {
     fn api(key: bool) -> Api {
         let address = ApiAddress::parse("http://127.0.0.1:1/v1").unwrap();
         let client = ApiClient::with_key(address, &SecretString::from("k3y")).unwrap();
-        Api { client, by_key: key, region: None }
+        Api { client, by_key: key, region: None, state_machine_arn: None }
     }
 
     #[test]

@@ -114,6 +114,9 @@ async fn go(
     }
     let said = if started.is_some() { "Started" } else { "Following" };
     report.say(&format!("{said} the deployment {id} at {}.", api.address()))?;
+    if let Some(arn) = api.execution_arn(&id) {
+        report.say(&format!("Its execution: {arn}"))?;
+    }
     let following = Following { api: &api, path: format!("/deployments/{id}"), id };
     match signals.during(following.follow(started, &mut report)).await.transpose()? {
         None => {

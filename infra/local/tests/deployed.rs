@@ -176,8 +176,9 @@ async fn a_cluster_is_registered_used_and_removed() {
     show(&world.cluster, Push::After);
     let run = ["run", "--app", "checkout", "--environment", "production", "--allow-unchanged"];
     for id in ["checkout-1", "checkout-2", "checkout-3"] {
-        let said =
-            [&*format!("Started the deployment {id} at http"), "Prod EU/shop/checkout", "Deployed, after"];
+        let execution = format!("Its execution: arn:aws:states:eu-central-1:1:execution:m:{id}");
+        let started = format!("Started the deployment {id} at http");
+        let said = [&*started, &*execution, "Prod EU/shop/checkout", "Deployed, after"];
         world.run(&[&run[..], &["--deployment-id", id]].concat()).with(0, &said, &[]);
     }
     let history = ["deployments", "list", "--app", "checkout", "--environment", "production"];

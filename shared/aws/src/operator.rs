@@ -126,11 +126,11 @@ impl Operator {
         &self.region
     }
 
-    /// An output of the stack.
+    /// The outputs of the stack, names and values.
     ///
     /// # Errors
-    /// [`OperatorError`], in each of its ways.
-    pub async fn output(&self, stack: &str, output: &str) -> Result<String, OperatorError> {
+    /// [`OperatorError`], in each of its ways but that of a missing output.
+    pub async fn outputs(&self, stack: &str) -> Result<Vec<(String, String)>, OperatorError> {
         let form = form_urlencoded::Serializer::new(String::new())
             .append_pair("Action", "DescribeStacks")
             .append_pair("Version", "2010-05-15")
@@ -147,10 +147,7 @@ impl Operator {
         let identity = self.identity().await?;
         let answer = call(&self.shared, &identity, asked, SystemTime::now()).await;
         let text = answer.map_err(|error| self.not_described(stack, &error))?;
-        let found = outputs(text.expose_secret()).into_iter().find(|(name, _)| name == output);
-        found
-            .map(|(_, value)| value)
-            .ok_or_else(|| OperatorError::NoOutput { stack: stack.to_owned(), output: output.to_owned() })
+        Ok(outputs(text.expose_secret()))
     }
 
     async fn identity(&self) -> Result<Credentials, OperatorError> {

@@ -216,8 +216,8 @@ fn cloudformation(signed: Result<(String, String), String>, body: &[u8], address
     let output = |name: &str, value: &str| {
         format!("<member><OutputKey>{name}</OutputKey><OutputValue>{value}</OutputValue></member>")
     };
-    let outputs =
-        output("StateMachineArn", "arn:aws:states:x") + &output("ApiUrl", &format!("http://{address}/v1"));
+    let outputs = output("StateMachineArn", "arn:aws:states:eu-central-1:1:stateMachine:m")
+        + &output("ApiUrl", &format!("http://{address}/v1"));
     text(
         200,
         format!(
