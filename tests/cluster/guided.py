@@ -5,6 +5,7 @@ import http.client
 import ipaddress
 import json
 import os
+import pty
 import re
 import shutil
 import signal
@@ -83,13 +84,32 @@ class Cluster:
         self._shell(apply[0].replace(str(GUIDE), str(folder)))
         return self._extracted() if registers else self.body
 
-    def register_anew(self, *command: str, **env: str) -> str:
-        """Takes away what the guide applied, and lets a command make it again; what that prints."""
+    def register_anew(self, command: list[str], **env: str) -> tuple[int, str, str]:
+        """Takes away what the guide applied, and lets a command make it again, as a person who says yes; its code, what
+        it printed, and what it said at the terminal."""
         self._leave(self._followed)
         self._followed = GUIDE
-        printed = self._run([*command], env=self.env | {"NO_PROXY": "*"} | env)
+        done = self.at_terminal(command, "y", **env)
         self._extracted()
-        return printed
+        return done
+
+    def at_terminal(self, command: list[str], answer: str, **env: str) -> tuple[int, str, str]:
+        """Runs a command, and answers its question."""
+        ours, its = pty.openpty()
+        process = subprocess.Popen(
+            command, env=self.env | {"NO_PROXY": "*"} | env, stdin=its, stderr=its, stdout=subprocess.PIPE, text=True)
+        os.close(its)
+        said = b""
+        # The terminal ends with the process.
+        with contextlib.suppress(OSError):
+            while b"[y/N] " not in said:
+                said += os.read(ours, 4096)
+            os.write(ours, f"{answer}\n".encode())
+            while more := os.read(ours, 4096):
+                said += more
+        os.close(ours)
+        printed = process.stdout.read()
+        return process.wait(), printed, said.decode()
 
     def change_token(self) -> Path:
         """Runs the guide's commands that make the old token void, and extracts the new one."""

@@ -144,16 +144,18 @@ def test_the_guides_command_registers_the_cluster(cluster):
 
 
 def test_the_program_applies_the_guide_and_registers_the_cluster(cluster):
+    """And asks first: what it would apply is shown, and what is registered is not replaced without a yes."""
     with serving(cluster, cluster.folder / "registering.log") as (api, key):
-        program = os.environ["CLUSTER_SERVE"]
-        answer = cluster.register_anew(
-            program, "register", "Prod EU", "--apply", "--endpoint", api, "-o", "json", DAG_MONITOR_KEY=key)
+        command = [os.environ["CLUSTER_SERVE"], "register", "Prod EU", "--endpoint", api, "-o", "json"]
+        code, answer, said = cluster.register_anew(command, DAG_MONITOR_KEY=key)
+        assert code == 0, said
+        for words in ("kind: ClusterRole\r\n", "name: dag-monitor-token", "Apply them to", "secret/dag-monitor-token created"):
+            assert words in said, (words, said)
         is_registered(answer, "Prod EU")
-        # Again it is not without being asked for.
-        again = subprocess.run(
-            [program, "register", "Prod EU", "--endpoint", api], env=cluster.env | {"DAG_MONITOR_KEY": key},
-            capture_output=True, text=True, stdin=subprocess.DEVNULL)
-    assert again.returncode == 3 and "--replace" in again.stderr, again
+        for word, ended in (("n", 3), ("", 3), ("y", 0)):
+            code, answer, said = cluster.at_terminal(command, word, DAG_MONITOR_KEY=key)
+            assert (code, "belongs to a registered cluster" in said) == (ended, True), said
+        is_registered(answer, "Prod EU")
 
 
 def test_a_token_is_changed_while_a_deployment_runs(cluster):
