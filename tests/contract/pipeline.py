@@ -12,6 +12,8 @@ ACTION = yaml.safe_load((CI / "github/action.yml").read_text())
 TEMPLATE = yaml.safe_load((CI / "gitlab/dag-monitor.yml").read_text())[".dag-monitor"]
 INSTALL, JUDGE = ACTION["runs"]["steps"]
 KINDS = ("github", "gitlab")
+# What the runner knows.
+GITHUB = {"server_url": "file:", "action_repository": "shop/dag-monitor"}
 
 # Ends as it is told, and writes down its arguments, each on a line.
 PROGRAM = """#!/bin/sh
@@ -46,7 +48,9 @@ class Step:
             assert set(given) == set(ACTION["inputs"])
             for step in (INSTALL, JUDGE):
                 for name, value in step["env"].items():
-                    environment[name] = given[re.fullmatch(r"\$\{\{ inputs\.([a-z0-9-]+) }}", value)[1]]
+                    environment[name] = re.sub(
+                        r"\$\{\{ (inputs|github)\.([a-z0-9_-]+) }}",
+                        lambda it: given[it[2]] if it[1] == "inputs" else GITHUB[it[2]], value)
             for name in ("OUTPUT", "PATH"):
                 (self._folder / name).write_text("")
                 environment[f"GITHUB_{name}"] = str(self._folder / name)

@@ -7,7 +7,7 @@ import tarfile
 
 import pytest
 import yaml
-from pipeline import ACTION, CI, INSTALL, JUDGE, KINDS, TEMPLATE, Step, variable
+from pipeline import ACTION, CI, GITHUB, INSTALL, JUDGE, KINDS, TEMPLATE, Step, variable
 
 AFTER = {"pushed-at": "2026-11-23T19:15:45Z"}
 OPTION_AFTER = ["--pushed-at", "2026-11-23T19:15:45Z"]
@@ -99,6 +99,19 @@ def test_a_released_program_is_held_against_its_sum(kind, step, tmp_path):
         (folder / f"{archive}.sha256").write_text(f"{text}  {archive}\n")
         done = step.run(kind, inputs | {"sha256": pinned})
         assert (done.returncode == 0, step.seen is not None) == (works, works), (text, pinned, done.stderr)
+
+
+def test_the_actions_own_releases_are_the_default(step, tmp_path, monkeypatch):
+    monkeypatch.setitem(GITHUB, "server_url", f"file://{tmp_path}")
+    folder = tmp_path / "shop/dag-monitor/releases/download/v1.2.3"
+    folder.mkdir(parents=True)
+    archive = folder / f"dag-monitor-{os.uname().machine}-unknown-linux-gnu.tar.gz"
+    with tarfile.open(archive, "w:gz") as it:
+        it.add(step.program, "dag-monitor")
+    step.program.unlink()
+    inputs = {"release": "x", "version": "1.2.3", "sha256": hashlib.sha256(archive.read_bytes()).hexdigest(), **AFTER}
+    done = step.run("github", inputs)
+    assert (done.returncode, step.seen is not None) == (0, True), done.stderr
 
 
 def test_the_makefile_makes_what_is_downloaded():
