@@ -2,9 +2,9 @@
 #![allow(clippy::expect_used, clippy::panic, clippy::unwrap_used)] // A bench may fail by a panic.
 
 mod allocations;
+mod aws_server;
 mod cold;
 mod decision;
-mod fake_aws;
 mod hot;
 mod many;
 mod money;

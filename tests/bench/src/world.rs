@@ -18,7 +18,7 @@ use serde_json::{Value, json};
 use testkit::{Config, Scenario, SimulatedCluster};
 
 use crate::{
-    fake_aws::{AwsServer, Noted},
+    aws_server::{AwsServer, Noted},
     process::{Answered, Process},
     relay::{Passed, Relay},
 };
