@@ -73,10 +73,13 @@ impl Api {
     /// [`ApiError::Unusable`], where there are no credentials, region or stack;
     /// [`ApiError::Unanswered`].
     pub(crate) async fn find(arguments: &AwsArguments, environment: &Environment) -> Result<Self, ApiError> {
-        let named = environment.endpoint.as_deref().map(ApiAddress::parse).transpose();
-        let endpoint = match (arguments.endpoint.clone(), named) {
-            (None, Err(why)) => return Err(ApiError::Unusable(format!("DAG_MONITOR_ENDPOINT: {why}"))),
-            (given, named) => given.or(named.ok().flatten()),
+        let endpoint = match (&arguments.endpoint, &environment.endpoint) {
+            (Some(given), _) => Some(given.clone()),
+            (None, Some(named)) => {
+                let unusable = |why| ApiError::Unusable(format!("DAG_MONITOR_ENDPOINT: {why}"));
+                Some(ApiAddress::parse(named).map_err(unusable)?)
+            }
+            (None, None) => None,
         };
         if let (Some(address), Some(key)) = (&endpoint, &environment.key)
             && let Some(client) = ApiClient::with_key(address.clone(), key)

@@ -7,10 +7,16 @@ use std::{
 };
 
 use monitor::check::chain;
+use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
 use crate::{
-    api::ApiError, cli::NOT_LOOKED, confirm::confirm, grid::grid, outcome::INTERRUPTED, signals::Signals,
+    api::{Api, ApiError},
+    cli::{Format, NOT_LOOKED},
+    confirm::confirm,
+    grid::grid,
+    outcome::INTERRUPTED,
+    signals::Signals,
 };
 
 /// Why a command came to nothing. Each says what to do.
@@ -70,16 +76,22 @@ pub(crate) fn print_json(answer: &Value) -> io::Result<()> {
     writeln!(io::stdout(), "{answer:#}")
 }
 
-/// Prints a list: for a program as the API's pages have it, for a person in columns.
-pub(crate) fn print_list(
+/// Prints a list: for a program as the API's pages have it, for a person in columns, of which
+/// `table` makes the cells.
+pub(crate) fn print_list<T: DeserializeOwned>(
+    api: &Api,
     (all, more): (Vec<Value>, bool),
     name: &str,
-    columns: Option<Vec<Vec<String>>>,
-) -> io::Result<()> {
-    match columns {
-        None => print_json(&json!({ name: all }))?,
-        Some(_) if all.is_empty() => writeln!(io::stderr(), "There are no {name}.")?,
-        Some(columns) => write!(io::stdout(), "{}", grid(&columns))?,
+    format: Format,
+    table: impl FnOnce(&[T]) -> Vec<Vec<String>>,
+) -> Result<(), Failure> {
+    match format {
+        Format::Json => print_json(&json!({ name: all }))?,
+        Format::Text if all.is_empty() => writeln!(io::stderr(), "There are no {name}.")?,
+        Format::Text => {
+            let items: Result<Vec<T>, _> = all.iter().map(|it| api.read(it)).collect();
+            write!(io::stdout(), "{}", grid(&table(&items?)))?;
+        }
     }
     if more {
         writeln!(io::stderr(), "There are more; --limit shows them.")?;

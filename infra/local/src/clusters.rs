@@ -33,14 +33,7 @@ async fn answer(command: &ClustersCommand, environment: &Environment) -> Result<
         ClustersCommand::List { limit, asking } => {
             let api = Api::find(&asking.aws, environment).await?;
             let found = api.list("/clusters", "", "clusters", *limit).await?;
-            let shown = match asking.output {
-                Format::Json => None,
-                Format::Text => {
-                    let clusters: Result<Vec<Cluster>, _> = found.0.iter().map(|it| api.read(it)).collect();
-                    Some(table(&clusters?))
-                }
-            };
-            print_list(found, "clusters", shown)?;
+            print_list(&api, found, "clusters", asking.output, table)?;
         }
         ClustersCommand::Show { name, asking } => {
             let path = path(name)?;

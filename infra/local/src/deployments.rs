@@ -32,14 +32,7 @@ async fn answer(command: &DeploymentsCommand, variables: &Environment) -> Result
             let api = Api::find(&asking.aws, variables).await?;
             let query = format!("&app={app}&environment={environment}");
             let found = api.list("/deployments", &query, "deployments", Some(*limit)).await?;
-            let shown = match asking.output {
-                Format::Json => None,
-                Format::Text => {
-                    let all: Result<Vec<Summary>, _> = found.0.iter().map(|it| api.read(it)).collect();
-                    Some(table(&all?))
-                }
-            };
-            print_list(found, "deployments", shown)?;
+            print_list(&api, found, "deployments", asking.output, table)?;
         }
         DeploymentsCommand::Show { id, asking } => {
             let api = Api::find(&asking.aws, variables).await?;

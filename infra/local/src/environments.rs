@@ -31,14 +31,7 @@ async fn answer(command: &EnvironmentsCommand, variables: &Variables) -> Result<
         EnvironmentsCommand::List { app, limit, asking } => {
             let api = Api::find(&asking.aws, variables).await?;
             let found = api.list(&format!("/apps/{app}/environments"), "", "environments", *limit).await?;
-            let shown = match asking.output {
-                Format::Json => None,
-                Format::Text => {
-                    let all: Result<Vec<Environment>, _> = found.0.iter().map(|it| api.read(it)).collect();
-                    Some(table(&all?))
-                }
-            };
-            print_list(found, "environments", shown)?;
+            print_list(&api, found, "environments", asking.output, table)?;
         }
         EnvironmentsCommand::Show { named, asking } => {
             let api = Api::find(&asking.aws, variables).await?;

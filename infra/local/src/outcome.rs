@@ -160,30 +160,11 @@ pub(crate) fn hint_of_known_push(reason: Reason) -> Option<&'static str> {
 
 #[cfg(test)]
 mod tests {
-    use jiff::Timestamp;
-    use verdict::{HelmType, Observed};
-
     use super::*;
-    use crate::driver::tests::answer;
-
-    fn target(status: Status, reason: Reason) -> TargetAnswer {
-        TargetAnswer {
-            cluster: "demo".to_owned(),
-            namespace: "shop".to_owned(),
-            release: "cart".to_owned(),
-            helm_type: HelmType::Flux,
-            status,
-            reason,
-            last_reason: None,
-            evidence: None,
-            message: String::new(),
-            observed: Observed::default(),
-            since: Timestamp::UNIX_EPOCH,
-        }
-    }
+    use crate::{driver::tests::answer, run::tests::target};
 
     fn outcome(status: Status, targets: &[(Status, Reason)], seen: bool) -> Outcome {
-        let targets: Vec<_> = targets.iter().map(|it| target(it.0, it.1)).collect();
+        let targets: Vec<_> = targets.iter().map(|it| target("demo", it.0, it.1, "")).collect();
         let seen = vec![seen; targets.len()];
         Outcome::of(&Answer { targets, ..answer(status, Reason::Progressing, "") }, &seen)
     }

@@ -143,8 +143,25 @@ impl Report {
         }
     }
 
-    /// Tells the end: what became of each release, and what to do.
-    pub(crate) fn end(self, outcome: Outcome) -> io::Result<()> {
+    /// The end: told, or where it was interrupted nothing more is drawn.
+    ///
+    /// # Errors
+    /// Where it can't be written.
+    pub(crate) fn close(self, outcome: Option<Outcome>) -> io::Result<Outcome> {
+        match outcome {
+            None => {
+                self.interrupted();
+                Ok(Outcome::Interrupted)
+            }
+            Some(outcome) => {
+                self.end(outcome)?;
+                Ok(outcome)
+            }
+        }
+    }
+
+    /// Tells what became of each release, and what to do.
+    fn end(self, outcome: Outcome) -> io::Result<()> {
         let Self { rows, form, hint, .. } = self;
         let hints = hints(&rows, hint);
         let now = Timestamp::now();
@@ -180,8 +197,7 @@ impl Report {
         }
     }
 
-    /// Where it was interrupted: nothing more is drawn.
-    pub(crate) fn interrupted(self) {
+    fn interrupted(self) {
         let live = matches!(&self.form, Form::Text(Some(Display::Live(_))));
         drop(self);
         if live && io::stderr().is_terminal() {

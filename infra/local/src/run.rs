@@ -118,16 +118,8 @@ async fn go(
         report.say(&format!("Its execution: {arn}"))?;
     }
     let following = Following { api: &api, path: format!("/deployments/{id}"), id };
-    match signals.during(following.follow(started, &mut report)).await.transpose()? {
-        None => {
-            report.interrupted();
-            Ok(Outcome::Interrupted)
-        }
-        Some(outcome) => {
-            report.end(outcome)?;
-            Ok(outcome)
-        }
-    }
+    let outcome = signals.during(following.follow(started, &mut report)).await.transpose()?;
+    Ok(report.close(outcome)?)
 }
 
 /// What is to be started.

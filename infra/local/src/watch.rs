@@ -125,16 +125,9 @@ async fn watch(arguments: &Watch, environment: &Environment) -> Result<Outcome, 
         event["pushedAt"] = json!(pushed_at);
         event["execution"]["startedAt"] = json!(begun);
     }
-    match signals.during(watching.follow(&event, &plan, &mut report, arguments.timeout)).await.transpose()? {
-        None => {
-            report.interrupted();
-            Ok(Outcome::Interrupted)
-        }
-        Some(outcome) => {
-            report.end(outcome)?;
-            Ok(outcome)
-        }
-    }
+    let following = watching.follow(&event, &plan, &mut report, arguments.timeout);
+    let outcome = signals.during(following).await.transpose()?;
+    Ok(report.close(outcome)?)
 }
 
 /// What is to be watched, as far as nobody has to be asked for it.
