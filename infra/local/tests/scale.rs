@@ -198,8 +198,10 @@ async fn five_hundred_deployments_at_once_each_get_their_verdict() {
         for (case, Judged { answer, slow }, id) in &ended {
             let wanted = &case.verdict;
             let fits = |field: &str| wanted[field].is_null() || answer[field] == wanted[field];
+            // Where a poll falls in its recording is left to chance: between two writes, too.
+            let reason = fits("reason") || answer["reason"] == wanted["betweenWrites"];
             // What was last waited for is not the cluster's where the last poll had no answer.
-            let right = fits("status") && fits("reason") && (fits("lastReason") || *slow);
+            let right = fits("status") && reason && (fits("lastReason") || *slow);
             let none = Asked::default();
             let Asked { looks, payloads } = asked.get(id).unwrap_or(&none);
             let own = answer["polls"].as_u64().unwrap();
