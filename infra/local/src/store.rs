@@ -14,8 +14,8 @@ use std::{
 
 use monitor::ports::StoreError;
 use redb::{
-    Database, DatabaseError, ReadTransaction, ReadableDatabase as _, ReadableTable, TableDefinition,
-    WriteTransaction, backends::FileBackend,
+    Database, DatabaseError, ReadTransaction, ReadableDatabase as _, ReadableTable, StorageBackend,
+    TableDefinition, WriteTransaction, backends::FileBackend,
 };
 use serde::{Serialize, de::DeserializeOwned};
 use tokio::{sync::watch, task::spawn_blocking};
@@ -176,14 +176,15 @@ impl Store {
             // Under another name until it is whole: redb takes a file that a kill left
             // half made for none of its own.
             let database = files::whole(&path, |file| {
-                let database = database(file).map_err(|error| OpenError::damaged(&path)(error.into()))?;
+                let database = FileBackend::new(file).and_then(database);
+                let database = database.map_err(|error| OpenError::damaged(&path)(error.into()))?;
                 begin(&database, &seal).map_err(|trouble| trouble.at(&path))?;
                 Ok(database)
             })?;
             (database, seal)
         } else {
             let file = files::open(&path)?;
-            let database = database(file).map_err(|error| match error {
+            let database = FileBackend::new(file).and_then(database).map_err(|error| match error {
                 DatabaseError::DatabaseAlreadyOpen => OpenError::InUse(directory.to_owned()),
                 error => OpenError::damaged(&path)(error.into()),
             })?;
@@ -311,12 +312,12 @@ impl Trouble {
     }
 }
 
-fn database(file: File) -> Result<Database, DatabaseError> {
+fn database(file: impl StorageBackend) -> Result<Database, DatabaseError> {
     let mut builder = Database::builder();
     builder.set_cache_size(CACHE_BYTES);
     // Else a store that was damaged is trusted, and panics later.
     builder.set_check_integrity_on_open(true);
-    builder.create_with_backend(FileBackend::new(file)?)
+    builder.create_with_backend(file)
 }
 
 /// Makes the tables, each of them: one that was never written to can't be read.

@@ -18,6 +18,8 @@ use tokio::time::timeout;
 use super::*;
 use crate::executions::tests::ledger_contract;
 
+mod kills;
+
 /// Nothing here waits for a clock: longer is stuck.
 const HARD_LIMIT: Duration = Duration::from_secs(20);
 
