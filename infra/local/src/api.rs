@@ -222,7 +222,9 @@ impl Api {
         let words = problem.message.unwrap_or_else(|| "no words".to_owned());
         let sentence = match status {
             403 if words.to_lowercase().contains("expired") => {
-                format!("the credentials have ended (HTTP 403: {words}); log in again, as by `aws sso login`")
+                format!(
+                    "the credentials have ended (HTTP 403: {words}); log in again, by `aws login` or `aws sso login`"
+                )
             }
             403 => format!(
                 "the API does not let these credentials in (HTTP 403: {words}). Attach the managed policy that the \
@@ -263,8 +265,8 @@ fn policy(method: &Method, path: &str) -> &'static str {
     }
 }
 
-const LOG_IN: &str = "Log in, as by `aws sso login`, choose another --profile, or set AWS_ACCESS_KEY_ID and \
-                      AWS_SECRET_ACCESS_KEY; for a `dag-monitor serve` give --endpoint and set DAG_MONITOR_KEY";
+const LOG_IN: &str = "Log in, by `aws login` or `aws sso login`, choose another --profile, or set AWS_ACCESS_KEY_ID \
+                      and AWS_SECRET_ACCESS_KEY; for a `dag-monitor serve` give --endpoint and set DAG_MONITOR_KEY";
 
 fn told(error: OperatorError, profile: Option<&str>, stack: &str) -> ApiError {
     let what_to_do = match &error {

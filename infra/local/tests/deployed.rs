@@ -10,9 +10,10 @@ use std::{fs, path::Path, process::Command};
 use base64::{Engine as _, prelude::BASE64_STANDARD};
 use secrecy::{ExposeSecret as _, SecretString};
 use serde_json::{Value, json};
+use sha2::{Digest as _, Sha256};
 use support::{
     Served,
-    front::{Fate, Front, KEY_ID, REGION, SECRET, SESSION, STACK},
+    front::{ACCOUNT, Fate, Front, KEY_ID, REGION, ROLE, SECRET, SESSION, SSO_TOKEN, STACK},
     program::{Ended, Folder, Program, Push, appear, kubeconfig, play, show, text, until},
 };
 use testkit::{Config, Logged, Rule, SimulatedCluster};
@@ -101,6 +102,17 @@ impl World {
 
     async fn end(self) {
         self.cluster.shutdown().await;
+    }
+}
+
+const KEYS: &[&str] = &["AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"];
+
+fn without(names: &[&str]) -> impl Fn(&mut Command) + use<> {
+    let names: Vec<_> = names.iter().map(|it| (*it).to_owned()).collect();
+    move |command| {
+        for name in &names {
+            command.env_remove(name);
+        }
     }
 }
 
@@ -296,14 +308,6 @@ async fn what_keeps_a_cluster_from_being_registered_is_told() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn who_asks_is_found_as_the_aws_cli_finds_it() {
     let world = World::new().await;
-    let without = |names: &'static [&'static str]| {
-        move |command: &mut Command| {
-            for name in names {
-                command.env_remove(name);
-            }
-        }
-    };
-    const KEYS: &[&str] = &["AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"];
     let list = ["clusters", "list"];
     let none = "There are no clusters.";
     world.run(&list).with(0, &[], &[none]);
@@ -329,35 +333,6 @@ async fn who_asks_is_found_as_the_aws_cli_finds_it() {
         world.run(&[&list[..], &["--stack", stack]].concat()).with(3, &[], &words);
     }
 
-    // A profile of a program that gives credentials for a while.
-    let script = format!(
-        "echo '{}'",
-        json!({
-            "Version": 1, "AccessKeyId": KEY_ID, "SecretAccessKey": SECRET, "SessionToken": SESSION,
-            "Expiration": "2999-01-01T00:00:00Z",
-        })
-    );
-    let process = world.folder.script("process", &script);
-    let profile = format!("[profile work]\nregion = {REGION}\ncredential_process = {}\n", process.display());
-    let config = world.folder.write("aws-config", &profile);
-    let by_profile = |command: &mut Command| {
-        without(KEYS)(command);
-        command.env_remove("AWS_REGION").env("AWS_CONFIG_FILE", &config);
-    };
-    let option = [&list[..], &["--profile", "work"]].concat();
-    world.run_with(&option, by_profile).with(0, &[], &[none]).without(&[SESSION]);
-    assert_eq!(world.front.asked("GET /clusters").pop().unwrap().session.as_deref(), Some(SESSION));
-    let chosen = |command: &mut Command| {
-        by_profile(command);
-        command.env("AWS_PROFILE", "work");
-    };
-    world.run_with(&list, chosen).with(0, &[], &[none]);
-    world.run_with(&[&list[..], &["--profile", "play"]].concat(), by_profile).with(
-        3,
-        &[],
-        &["play", "--profile"],
-    );
-
     // A key is for this machine only, and takes the place of every AWS credential.
     let key = |command: &mut Command| {
         without(KEYS)(command);
@@ -372,6 +347,89 @@ async fn who_asks_is_found_as_the_aws_cli_finds_it() {
     world.run(&list).with(3, &[], &["can't be read"]);
     world.front.fate("GET /clusters", Fate::Closed { done: false });
     world.run(&list).with(3, &[], &["the API gave no answer"]);
+    world.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_ca_of_a_proxy_that_opens_tls_is_taken_from_a_file() {
+    let world = World::new().await;
+    let endpoint = format!("{}/v1", world.cluster.api_url());
+    let list = ["clusters", "list", "--endpoint", &endpoint];
+    world.run(&list).with(3, &[], &["the API gave no answer", "certificate"]);
+    assert!(world.cluster.requests().is_empty());
+    let file = |name, ca: &str| world.folder.write(name, ca);
+    let (right, other) = (file("ca", world.cluster.ca_pem()), file("other", world.cluster.other_ca_pem()));
+    world.run_with(&list, variable("SSL_CERT_FILE", text(&other))).with(3, &[], &["certificate"]);
+    assert!(world.cluster.requests().is_empty());
+    // What answers is no API, but it is asked.
+    world.run_with(&list, variable("SSL_CERT_FILE", text(&right))).with(3, &[], &["HTTP 4"]);
+    assert!(!world.cluster.requests().is_empty());
+    world.end().await;
+}
+
+/// Each profile gives credentials that end, in its own way.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn each_profile_that_the_aws_cli_knows_signs() {
+    const LOGIN: &str = "arn:aws:sts::123456789012:assumed-role/Deployer/me";
+    let world = World::new().await;
+    let write = |name: String, text: String| {
+        let path = world.folder.0.join(name);
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(path, text).unwrap();
+    };
+    let given = json!({
+        "Version": 1, "AccessKeyId": KEY_ID, "SecretAccessKey": SECRET, "SessionToken": SESSION,
+        "Expiration": "2999-01-01T00:00:00Z",
+    });
+    let process = world.folder.script("process", &format!("echo '{given}'"));
+    // The names of the AWS CLI's caches: the SHA-1 of the session's name, the SHA-256 of its ARN.
+    let sso = json!({"accessToken": SSO_TOKEN, "expiresAt": "2999-01-01T00:00:00Z"});
+    write(".aws/sso/cache/34c6fceca75e456f25e7e99531e2425c6c1de443.json".to_owned(), sso.to_string());
+    let login = json!({
+        "accessToken": {
+            "accessKeyId": KEY_ID, "secretAccessKey": SECRET, "sessionToken": SESSION, "accountId": ACCOUNT,
+            "expiresAt": "2999-01-01T00:00:00Z",
+        },
+        "tokenType": "aws_sigv4", "refreshToken": "r", "clientId": "arn:aws:signin:::devtools/same-device",
+        "dpopKey": "only for a refresh",
+    });
+    let name: String = Sha256::digest(LOGIN).iter().map(|byte| format!("{byte:02x}")).collect();
+    write(format!(".aws/login/cache/{name}.json"), login.to_string());
+    let config = format!(
+        "[profile process]\nregion = {REGION}\ncredential_process = {}\n\
+         [sso-session dev]\nsso_region = {REGION}\nsso_start_url = https://dev.awsapps.com/start\n\
+         [profile sso]\nregion = {REGION}\nsso_session = dev\nsso_account_id = {ACCOUNT}\nsso_role_name = {ROLE}\n\
+         [profile login]\nregion = {REGION}\nlogin_session = {LOGIN}\n\
+         [profile base]\naws_access_key_id = {KEY_ID}\naws_secret_access_key = {SECRET}\n\
+         [profile role]\nregion = {REGION}\nsource_profile = base\n\
+         role_arn = arn:aws:iam::{ACCOUNT}:role/{ROLE}\n",
+        process.display()
+    );
+    write(".aws/config".to_owned(), config);
+    let at_home = |command: &mut Command| {
+        without(KEYS)(command);
+        command.env_remove("AWS_REGION").env("HOME", &world.folder.0);
+    };
+    let list = ["clusters", "list"];
+    for (number, profile) in ["process", "sso", "login", "role"].into_iter().enumerate() {
+        let option = [&list[..], &["--profile", profile]].concat();
+        let none = "There are no clusters.";
+        world.run_with(&option, at_home).with(0, &[], &[none]).without(&[SESSION, SSO_TOKEN]);
+        let asked = world.front.asked("GET /clusters");
+        assert_eq!(asked.len(), number + 1, "{profile}");
+        assert_eq!(asked[number].session.as_deref(), Some(SESSION), "{profile}");
+    }
+    let chosen = |command: &mut Command| {
+        at_home(command);
+        command.env("AWS_PROFILE", "login");
+    };
+    world.run_with(&list, chosen).with(0, &[], &[]);
+    let unknown = [&list[..], &["--profile", "play"]].concat();
+    world.run_with(&unknown, at_home).with(3, &[], &["play", "--profile"]);
+    // A session that has ended is somebody's to begin anew.
+    write(".aws/sso/cache/34c6fceca75e456f25e7e99531e2425c6c1de443.json".to_owned(), "{}".to_owned());
+    let ended = [&list[..], &["--profile", "sso"]].concat();
+    world.run_with(&ended, at_home).with(3, &[], &["no AWS credentials", "aws sso login"]);
     world.end().await;
 }
 

@@ -1,5 +1,6 @@
-//! AWS as the program meets it: a CloudFormation that knows one stack, and an API Gateway
-//! that looks at signatures, before the API of a real `dag-monitor serve`.
+//! AWS as the program meets it: a CloudFormation that knows one stack, who gives
+//! credentials, and an API Gateway that looks at signatures, before the API of a real
+//! `dag-monitor serve`.
 
 use std::{
     collections::VecDeque,
@@ -11,7 +12,9 @@ use std::{
 };
 
 use http_body_util::{BodyExt as _, Full};
-use hyper::{Request, Response, body::Bytes, body::Incoming, server::conn::http1, service::service_fn};
+use hyper::{
+    HeaderMap, Request, Response, body::Bytes, body::Incoming, server::conn::http1, service::service_fn,
+};
 use hyper_util::rt::TokioIo;
 use serde_json::{Value, json};
 use tokio::{
@@ -26,6 +29,9 @@ pub(crate) const KEY_ID: &str = "AKIDOFTESTS";
 pub(crate) const SECRET: &str = "secret-of-tests";
 pub(crate) const SESSION: &str = "session-of-tests";
 pub(crate) const REGION: &str = "eu-central-1";
+pub(crate) const ACCOUNT: &str = "123456789012";
+pub(crate) const ROLE: &str = "Deployer";
+pub(crate) const SSO_TOKEN: &str = "sso-token-of-tests";
 pub(crate) const STACK: &str = "dag-monitor-tests";
 
 /// What becomes of one request to the API.
@@ -143,9 +149,16 @@ async fn answer(
     let body = body.collect().await.map_err(io::Error::other)?.to_bytes();
     let (path, query) = (parts.uri.path().to_owned(), parts.uri.query().unwrap_or_default().to_owned());
     let Some(route) = path.strip_prefix("/v1") else {
+        if path == "/federation/credentials" {
+            return Ok(sso(&parts.headers, &query));
+        }
         let asked = (parts.method.as_str(), path.as_str(), query.as_str());
-        let signed = signature::check(asked, &parts.headers, &body, SECRET, "cloudformation");
-        return Ok(cloudformation(signed, &body, address));
+        let signed = |service| signature::check(asked, &parts.headers, &body, SECRET, service);
+        return Ok(if String::from_utf8_lossy(&body).contains("Action=AssumeRole&") {
+            sts(signed("sts"), &body)
+        } else {
+            cloudformation(signed("cloudformation"), &body, address)
+        });
     };
     let header = |name: &str| parts.headers.get(name).and_then(|it| it.to_str().ok()).map(str::to_owned);
     let asked = Asked {
@@ -191,6 +204,41 @@ async fn answer(
         None => done.await,
     };
     Ok(text(status, if answer.is_null() { String::new() } else { answer.to_string() }))
+}
+
+/// IAM Identity Center: gives the role's credentials for the token of a session.
+fn sso(headers: &HeaderMap, query: &str) -> Answer {
+    let asked = [format!("account_id={ACCOUNT}"), format!("role_name={ROLE}")];
+    let token = headers.get("x-amz-sso_bearer_token").and_then(|it| it.to_str().ok());
+    if token != Some(SSO_TOKEN) || !asked.iter().all(|it| query.split('&').any(|part| part == it)) {
+        return text(401, json!({"message": "Session token not found or invalid"}).to_string());
+    }
+    let credentials = json!({
+        "accessKeyId": KEY_ID, "secretAccessKey": SECRET, "sessionToken": SESSION,
+        "expiration": 32_472_144_000_000_u64,
+    });
+    text(200, json!({"roleCredentials": credentials}).to_string())
+}
+
+/// Gives the role to whoever signs as the tests do.
+fn sts(signed: Result<(String, String), String>, body: &[u8]) -> Answer {
+    let role = format!("RoleArn=arn%3Aaws%3Aiam%3A%3A{ACCOUNT}%3Arole%2F{ROLE}");
+    if signed.is_err() || !String::from_utf8_lossy(body).split('&').any(|it| it == role) {
+        return text(
+            403,
+            "<ErrorResponse><Error><Code>AccessDenied</Code></Error></ErrorResponse>".to_owned(),
+        );
+    }
+    text(
+        200,
+        format!(
+            "<AssumeRoleResponse xmlns=\"https://sts.amazonaws.com/doc/2011-06-15/\"><AssumeRoleResult><Credentials>\
+             <AccessKeyId>{KEY_ID}</AccessKeyId><SecretAccessKey>{SECRET}</SecretAccessKey>\
+             <SessionToken>{SESSION}</SessionToken><Expiration>2999-01-01T00:00:00Z</Expiration></Credentials>\
+             <AssumedRoleUser><AssumedRoleId>AROA:x</AssumedRoleId><Arn>arn:aws:sts::{ACCOUNT}:assumed-role/{ROLE}/x</Arn>\
+             </AssumedRoleUser></AssumeRoleResult></AssumeRoleResponse>"
+        ),
+    )
 }
 
 /// Knows one stack, and whoever signs as the tests do.
