@@ -228,7 +228,7 @@ class TestStateMachine:
             "deploymentId", "schema", "rev", "executionArn", "startedAt", "deadline", "checkedAt", "finishedAt",
             "status", "reason", "lastReason", "message", "polls", "expiresAt", "targets",
         } | ({"app", "environment", "appEnvironment"} if labels else set())
-        record = re.search(r"^struct Record \{(.*?)^\}", rust("shared/aws/src/deployments.rs"), re.M | re.S)[1]
+        record = re.search(r"^struct Record \{(.*?)^\}", rust("shared/aws/src/functions/deployments.rs"), re.M | re.S)[1]
         fields = {camel(it) for it in re.findall(r"^\s+(?:pub )?(\w+):", record, re.M)}
         assert written <= fields
 
@@ -248,7 +248,7 @@ class TestStateMachine:
         assert (values[":app"], values[":environment"]) == ({"S": "a" * 63}, {"S": "eu-1"})
         assert values[":appEnvironment"] == {"S": "a" * 63 + "#eu-1"}
         # As the check function makes the key of the index.
-        assert 'format!("{app}#{environment}")' in rust("shared/aws/src/deployments.rs")
+        assert 'format!("{app}#{environment}")' in rust("shared/aws/src/functions/deployments.rs")
 
     @pytest.mark.parametrize("sent", [
         {"app": "checkout"},
@@ -1068,7 +1068,7 @@ def written_by(arguments: dict) -> set[str]:
 
 def variables_read(function: str) -> set[str]:
     """The names in the part of the configuration that is this function's, without those that Lambda gives."""
-    source = rust("shared/aws/src/config.rs").split("#[cfg(test)]")[0]
+    source = rust("shared/aws/src/functions/config.rs").split("#[cfg(test)]")[0]
     kind = {"CheckFunction": "CheckConfig", "RegisterFunction": "RegisterConfig"}[function]
     read = re.search(rf"^impl {kind} \{{\n(.*?)^\}}", source, re.M | re.S)[1]
     helpers = re.search(r"^impl Variables<'_> \{\n(.*?)^\}", source, re.M | re.S)[1]

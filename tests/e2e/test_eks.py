@@ -2,7 +2,7 @@
 
 The emulator's EKS tells neither an address of ours nor a CA, so what is shown here ends where it is asked: that it is
 asked under the function's role or the role on the way, and that nobody else's cluster or role is. What is made of the
-answer, and the token, are held by the Rust tests of `shared/aws/src/eks`.
+answer, and the token, are held by the Rust tests of `shared/aws/src/functions/eks`.
 """
 
 import json

@@ -12,8 +12,10 @@ use aws_credential_types::{
     Credentials,
     provider::{ProvideCredentials, SharedCredentialsProvider, error::CredentialsError},
 };
-use aws_sdk_dynamodb::config::{BehaviorVersion, SharedHttpClient, http::HttpResponse};
 use aws_smithy_http_client::{Builder, ConnectorBuilder, proxy::ProxyConfig, tls};
+use aws_smithy_runtime_api::client::{
+    behavior_version::BehaviorVersion, http::SharedHttpClient, orchestrator::HttpResponse,
+};
 use aws_smithy_types::{error::metadata::ErrorMetadata, timeout::TimeoutConfig};
 use aws_smithy_xml::decode::{Document, ScopedDecoder, try_data};
 use aws_types::SdkConfig;

@@ -8,13 +8,9 @@
 use std::time::SystemTime;
 
 use aws_credential_types::Credentials;
-use aws_sdk_dynamodb::config::{
-    BehaviorVersion,
-    http::{HttpRequest, HttpResponse},
-};
 use aws_sdk_secretsmanager::config::endpoint::{DefaultResolver, Params, ResolveEndpoint};
 use aws_sigv4::{
-    http_request::{SignableBody, SignableRequest, SignatureLocation, SigningSettings, sign},
+    http_request::{SignableBody, SignableRequest, SigningInstructions, SigningSettings, sign},
     sign::v4,
 };
 use aws_smithy_runtime::client::{
@@ -22,7 +18,8 @@ use aws_smithy_runtime::client::{
     retries::classifiers::{HttpStatusCodeClassifier, TransientErrorClassifier},
 };
 use aws_smithy_runtime_api::client::{
-    orchestrator::{OrchestratorError, SensitiveOutput},
+    behavior_version::BehaviorVersion,
+    orchestrator::{HttpRequest, HttpResponse, OrchestratorError, SensitiveOutput},
     result::SdkError,
     runtime_plugin::StaticRuntimePlugin,
 };
@@ -137,38 +134,23 @@ pub(crate) fn signed(
 ) -> Option<Request<String>> {
     let content_type = request.headers().get("content-type").and_then(|it| it.to_str().ok());
     let headers: Vec<_> = content_type.into_iter().map(|it| ("content-type", it)).collect();
-    let settings = SigningSettings::default();
-    let identity = identity.clone().into();
-    let params = v4::SigningParams::builder()
-        .identity(&identity)
-        .region(region)
-        .name(service)
-        .time(now)
-        .settings(settings)
-        .build()
-        .ok()?
-        .into();
     let url = format!("{endpoint}{}", request.uri());
     let body = SignableBody::Bytes(request.body().as_bytes());
     let method = request.method().as_str();
     let signable = SignableRequest::new(method, &url, headers.into_iter(), body).ok()?;
-    let (instructions, _) = sign(signable, &params).ok()?.into_parts();
-    instructions.apply_to_request_http1x(&mut request);
+    let settings = SigningSettings::default();
+    instructions(signable, identity, (service, region), settings, now)?.apply_to_request_http1x(&mut request);
     Some(request)
 }
 
-/// The URL of a `GET` with this header, signed in its query and good for so long.
-pub(crate) fn presigned(
-    url: &str,
-    header: (&str, &str),
-    service: &'static str,
-    region: &str,
+/// How a request is to be changed so that it is signed for a service in a region.
+pub(crate) fn instructions(
+    request: SignableRequest<'_>,
     identity: &Credentials,
-    (now, expires): (SystemTime, std::time::Duration),
-) -> Option<String> {
-    let mut settings = SigningSettings::default();
-    settings.signature_location = SignatureLocation::QueryParams;
-    settings.expires_in = Some(expires);
+    (service, region): (&str, &str),
+    settings: SigningSettings,
+    now: SystemTime,
+) -> Option<SigningInstructions> {
     let identity = identity.clone().into();
     let params = v4::SigningParams::builder()
         .identity(&identity)
@@ -179,11 +161,7 @@ pub(crate) fn presigned(
         .build()
         .ok()?
         .into();
-    let mut request = Request::get(url).body(()).ok()?;
-    let signable = SignableRequest::new("GET", url, [header].into_iter(), SignableBody::Bytes(&[])).ok()?;
-    let (instructions, _) = sign(signable, &params).ok()?.into_parts();
-    instructions.apply_to_request_http1x(&mut request);
-    Some(request.uri().to_string())
+    Some(sign(request, &params).ok()?.into_parts().0)
 }
 
 /// A service's own address in a region, which all partitions build alike:

@@ -16,10 +16,11 @@ use monitor::{
 use serde::{Deserialize, Serialize};
 use verdict::{Evidence, Reason, Status};
 
-use crate::{
-    error::{Sdk, store_error, unreadable},
+use super::{
     pages::page,
+    store::{store_error, unreadable},
 };
+use crate::error::Sdk;
 
 const SERVICE: &str = "DynamoDB";
 

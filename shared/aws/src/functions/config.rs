@@ -262,7 +262,7 @@ impl Variables<'_> {
         let value = self.required(variable)?;
         // A name has at most 512 characters; an id has 100, and `/credentials` follows.
         let fits = value.len() <= 400 && value.ends_with('/') && !value.starts_with('/');
-        if fits && value.chars().all(|c| c == '/' || crate::vault::is_name_char(c)) {
+        if fits && value.chars().all(|c| c == '/' || super::vault::is_name_char(c)) {
             return Ok(value);
         }
         let allowed = "up to 400 of A-Z a-z 0-9 / _ + = . @ -, begin with none and end with one /".to_owned();

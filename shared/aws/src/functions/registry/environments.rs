@@ -15,9 +15,12 @@ use serde::Serialize;
 
 use super::{CLUSTER, DynamoRegistry, SERVICE, key};
 use crate::{
-    deployments::Item,
-    error::{Sdk, store_error, unreadable},
-    pages::page,
+    error::Sdk,
+    functions::{
+        deployments::Item,
+        pages::page,
+        store::{store_error, unreadable},
+    },
 };
 
 /// The hash key of all environments: one partition, read in order.

@@ -2,7 +2,7 @@ use monitor::contract;
 use serde_json::{Value, json};
 
 use super::*;
-use crate::replay::{answering, is_transient, refusal, told};
+use crate::functions::replay::{answering, is_transient, refusal, told};
 
 fn row() -> Value {
     let target =

@@ -10,7 +10,8 @@ use monitor::{
 };
 use zeroize::Zeroizing;
 
-use crate::error::{Sdk, store_error};
+use super::store::store_error;
+use crate::error::Sdk;
 
 const SERVICE: &str = "Secrets Manager";
 

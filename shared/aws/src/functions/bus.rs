@@ -9,7 +9,8 @@ use monitor::{
 };
 use serde::Serialize;
 
-use crate::error::{may_pass, store_error, unreadable};
+use super::store::{store_error, unreadable};
+use crate::error::may_pass;
 
 const SERVICE: &str = "EventBridge";
 

@@ -7,13 +7,15 @@ use std::{
 
 use async_trait::async_trait;
 use aws_credential_types::{Credentials as Identity, provider::ProvideCredentials};
-use aws_sdk_dynamodb::config::http::HttpResponse;
+use aws_sigv4::http_request::{SignableBody, SignableRequest, SignatureLocation, SigningSettings};
+use aws_smithy_runtime_api::client::orchestrator::HttpResponse;
 use aws_smithy_types::error::metadata::{ErrorMetadata, ProvideErrorMetadata};
 use aws_types::{SdkConfig, region::Region};
 use base64::{
     Engine,
     engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD},
 };
+use http::Request;
 use monitor::{
     cluster::EksCluster,
     ports::{Clock, Credentials, Eks, EksError, StoreError},
@@ -23,9 +25,10 @@ use serde::Deserialize;
 use url::form_urlencoded;
 use zeroize::Zeroizing;
 
+use super::store::{code, store_error};
 use crate::{
-    error::{Sdk, code, store_error},
-    signed::{Call, call, endpoint, presigned, query_refusal, xml},
+    error::Sdk,
+    signed::{Call, call, endpoint, instructions, query_refusal, xml},
 };
 
 /// What the whole of it may take: at most two calls one after the other, each with a
@@ -243,8 +246,14 @@ fn token(
     now: SystemTime,
 ) -> Option<SecretString> {
     let url = format!("{sts}/?Action=GetCallerIdentity&Version=2011-06-15");
-    let header = (CLUSTER_HEADER, cluster_name);
-    let signed = presigned(&url, header, "sts", region, identity, (now, EXPIRES)).map(Zeroizing::new)?;
+    let header = [(CLUSTER_HEADER, cluster_name)].into_iter();
+    let asked = SignableRequest::new("GET", &url, header, SignableBody::Bytes(&[])).ok()?;
+    let mut settings = SigningSettings::default();
+    settings.signature_location = SignatureLocation::QueryParams;
+    settings.expires_in = Some(EXPIRES);
+    let mut request = Request::get(&url).body(()).ok()?;
+    instructions(asked, identity, ("sts", region), settings, now)?.apply_to_request_http1x(&mut request);
+    let signed = Zeroizing::new(request.uri().to_string());
     // Exactly as long as it gets, so that nothing is moved and left behind.
     let mut token = String::with_capacity(PREFIX.len() + signed.len().div_ceil(3) * 4);
     token.push_str(PREFIX);

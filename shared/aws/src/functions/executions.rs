@@ -16,7 +16,7 @@ use monitor::{
 };
 use serde_json::Value;
 
-use crate::error::store_error;
+use super::store::store_error;
 
 const SERVICE: &str = "Step Functions";
 

@@ -13,7 +13,7 @@ use aws_types::{SdkConfig, origin::Origin};
 use monitor::ports::SystemClock;
 use secrecy::ExposeSecret;
 
-use crate::{
+use super::{
     Access, BusEvents, DynamoDeployments, DynamoRegistry, EksMinter, EmfMetrics, SecretsVault, StepFunctions,
 };
 

@@ -7,7 +7,7 @@ use serde_json::json;
 use tokio::time::Instant;
 
 use super::*;
-use crate::replay::{access, answering, is_transient, refusal, told};
+use crate::functions::replay::{access, answering, is_transient, refusal, told};
 
 #[tokio::test(start_paused = true)]
 async fn a_store_that_hangs_is_asked_twice_and_given_up_in_time() {

@@ -3,7 +3,7 @@
 use aws_sdk_dynamodb::operation::query::builders::QueryFluentBuilder;
 use monitor::ports::StoreError;
 
-use crate::{deployments::Item, error::store_error};
+use super::{deployments::Item, store::store_error};
 
 /// At most `limit` (brought into 1-100) of what a query finds after `start`, and
 /// whether more follows.

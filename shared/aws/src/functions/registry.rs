@@ -12,10 +12,10 @@ use monitor::{
 };
 use serde::Serialize;
 
-use crate::{
+use super::{
     deployments::{Item, stored},
-    error::{store_error, unreadable},
     pages::page,
+    store::{store_error, unreadable},
 };
 
 mod environments;

@@ -11,7 +11,7 @@ use aws_smithy_types::body::SdkBody;
 use monitor::ports::StoreError;
 use serde_json::Value;
 
-use crate::{Access, Aws};
+use super::{Access, Aws};
 
 /// How the tests reach AWS: nowhere.
 pub(crate) fn access() -> Access {

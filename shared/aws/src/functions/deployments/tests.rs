@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 use super::*;
 use crate::{
     Aws,
-    replay::{answering, is_transient, odd, refusal, told},
+    functions::replay::{answering, is_transient, odd, refusal, told},
 };
 
 fn now() -> Timestamp {

@@ -2,7 +2,7 @@ use monitor::contract;
 use serde_json::json;
 
 use super::*;
-use crate::replay::{answering, is_transient, refusal, told};
+use crate::functions::replay::{answering, is_transient, refusal, told};
 
 const MACHINE: &str = "arn:aws:states:eu-central-1:123456789012:stateMachine:dag-monitor";
 const EXECUTION: &str = "arn:aws:states:eu-central-1:123456789012:execution:dag-monitor:checkout-1";

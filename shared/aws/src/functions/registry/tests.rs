@@ -2,7 +2,7 @@ use monitor::contract;
 use serde_json::{Value, json};
 
 use super::*;
-use crate::replay::{answering, is_transient, odd, refusal, told};
+use crate::functions::replay::{answering, is_transient, odd, refusal, told};
 
 fn lost(item: Option<Value>) -> (u16, Value) {
     let mut body = refusal("ConditionalCheckFailedException", "The conditional request failed");

@@ -7,7 +7,7 @@ use secrecy::ExposeSecret as _;
 use serde_json::{Value, json};
 
 use super::*;
-use crate::replay::{Wire, answering, is_transient, refusal, told};
+use crate::functions::replay::{Wire, answering, is_transient, refusal, told};
 
 const TOKEN: &str = "eyJhbGciOiJSUzI1NiJ9.payload.signature";
 const NAME: &str = "stack/clusters/prod/credentials";
@@ -237,7 +237,7 @@ async fn a_refusal_never_quotes_the_token() {
     let denied = refusal("AccessDeniedException", "not authorized to perform: secretsmanager:CreateSecret");
     let (result, _wire) = put(vec![(400, denied)]).await;
     assert!(!is_transient(&result));
-    assert!(crate::replay::told(&result.unwrap_err()).contains("secretsmanager:CreateSecret"));
+    assert!(crate::functions::replay::told(&result.unwrap_err()).contains("secretsmanager:CreateSecret"));
 }
 
 #[tokio::test(start_paused = true)]

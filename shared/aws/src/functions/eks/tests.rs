@@ -11,7 +11,7 @@ use sha2::{Digest, Sha256};
 use super::*;
 use crate::{
     Aws,
-    replay::{access, saying},
+    functions::replay::{access, saying},
 };
 
 const ROLE: &str = "arn:aws:iam::210987654321:role/dag-monitor";

@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 use verdict::{Evidence, Reason, Status};
 
 use super::*;
-use crate::replay::{answering, is_transient, refusal, told};
+use crate::functions::replay::{answering, is_transient, refusal, told};
 
 fn answer() -> Answer {
     Answer {
