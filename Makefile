@@ -40,6 +40,9 @@ test-cluster: ## real kube-apiserver, Helm 3 and 4, judged live; skipped aloud w
 lint: ## format, clippy, documentation, dependencies, template
 	cargo fmt --all --check
 	cargo clippy --locked --workspace --all-targets -- -D warnings
+# Built alone they have fewer features of what they share.
+	cargo clippy --locked -- -D warnings
+	cargo clippy --locked -p check -p register -- -D warnings
 	RUSTDOCFLAGS="-D warnings" cargo doc --locked --workspace --no-deps
 	tests/deny
 	$(PYTHON_TOOLS)/cfn-lint -r $(REGION) -t infra/template.yaml infra/examples/notify.yaml
