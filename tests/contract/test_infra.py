@@ -1069,8 +1069,8 @@ def written_by(arguments: dict) -> set[str]:
 def variables_read(function: str) -> set[str]:
     """The names in the part of the configuration that is this function's, without those that Lambda gives."""
     source = rust("shared/aws/src/functions/config.rs").split("#[cfg(test)]")[0]
-    kind = {"CheckFunction": "CheckConfig", "RegisterFunction": "RegisterConfig"}[function]
-    read = re.search(rf"^impl {kind} \{{\n(.*?)^\}}", source, re.M | re.S)[1]
+    kinds = {"CheckFunction": ["Config"], "RegisterFunction": ["Config", "RegisterConfig"]}[function]
+    read = "".join(re.search(rf"^impl {kind} \{{\n(.*?)^\}}", source, re.M | re.S)[1] for kind in kinds)
     helpers = re.search(r"^impl Variables<'_> \{\n(.*?)^\}", source, re.M | re.S)[1]
     bodies = dict(re.findall(r"^    fn (\w+)\(.*?\{\n(.*?)^    \}", helpers, re.M | re.S))
     for name in re.findall(r"variables\.(\w+)\(", read):

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use aws::{Aws, config::CheckConfig};
+use aws::{Aws, Config};
 use kubernetes::{AddressPolicy, KubernetesClient};
 use lambda_runtime::{Error, LambdaEvent, service_fn};
 use monitor::{
@@ -13,7 +13,7 @@ use serde_json::Value;
 
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> Result<(), Error> {
-    let config = CheckConfig::from_env()?;
+    let config = Config::from_env()?;
     aws::logging::init(&config.log);
     let aws = Aws::new(&config.access);
     let policy = AddressPolicy::parse(config.allowed_api_server_cidrs.as_deref().unwrap_or_default())?;

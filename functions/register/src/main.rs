@@ -29,19 +29,20 @@ async fn main() -> ExitCode {
 
 async fn run() -> Result<(), Error> {
     let config = RegisterConfig::from_env()?;
-    aws::logging::init(&config.log);
+    aws::logging::init(&config.shared.log);
     let function = wire(&config)?;
     lambda_runtime::run(service_fn(|event: LambdaEvent<_>| handle(&function, event))).await
 }
 
 fn wire(config: &RegisterConfig) -> Result<Function, Error> {
+    let RegisterConfig { shared: config, secret_kms_key_id, state_machine_arn } = config;
     let aws = Aws::new(&config.access);
     let policy = AddressPolicy::parse(config.allowed_api_server_cidrs.as_deref().unwrap_or_default())?;
     let registry = Arc::new(aws.registry(&config.registry_table));
     let registrar = Registrar {
         registry: registry.clone(),
         environments: registry,
-        vault: Arc::new(aws.vault(&config.secret_prefix, config.secret_kms_key_id.as_deref())),
+        vault: Arc::new(aws.vault(&config.secret_prefix, secret_kms_key_id.as_deref())),
         eks: Arc::new(aws.eks(&config.eks_role_arns, config.eks_external_id.as_deref())),
         prober: Arc::new(KubernetesClient::new(policy.clone())?),
         events: Arc::new(aws.events(&config.event_bus)),
@@ -52,7 +53,7 @@ fn wire(config: &RegisterConfig) -> Result<Function, Error> {
     let api = Api::new(
         registrar.clone(),
         Arc::new(aws.deployments(&config.deployments_table)),
-        Arc::new(aws.executions(&config.state_machine_arn)),
+        Arc::new(aws.executions(state_machine_arn)),
         Settings {
             default_timeout_secs: config.timeout_secs,
             record_ttl_days: config.record_ttl_days,

@@ -17,7 +17,7 @@ mod vault;
 
 pub use bus::BusEvents;
 pub use client::Aws;
-pub use config::{Access, CheckConfig, ConfigError, RegisterConfig};
+pub use config::{Access, Config, ConfigError, RegisterConfig};
 pub use deployments::DynamoDeployments;
 pub use eks::EksMinter;
 pub use executions::StepFunctions;

@@ -4,7 +4,7 @@
 use std::{process::Command, sync::Arc};
 
 use allocation_counter::AllocationInfo;
-use aws::{Aws, CheckConfig};
+use aws::{Aws, Config};
 use kubernetes::{AddressPolicy, KubernetesClient};
 use monitor::{
     check::{CheckPorts, Checker, Settings},
@@ -40,7 +40,7 @@ pub(crate) async fn measure(table: &mut Table, world: &World) {
 
 /// The check function without Lambda's runtime around it: event in, answer out, both as JSON text.
 pub(crate) fn child(event: &str) {
-    let config = CheckConfig::from_env().unwrap();
+    let config = Config::from_env().unwrap();
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     let aws = Aws::new(&config.access);
     let registry = Arc::new(aws.registry(&config.registry_table));

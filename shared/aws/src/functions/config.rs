@@ -25,9 +25,9 @@ pub enum ConfigError {
     },
 }
 
-/// What the check function needs.
+/// What both functions need; the check function has nothing of its own.
 #[derive(Debug, Clone)]
-pub struct CheckConfig {
+pub struct Config {
     /// How AWS is reached.
     pub access: Access,
     /// What is logged.
@@ -57,34 +57,12 @@ pub struct CheckConfig {
 /// What the register function needs.
 #[derive(Debug, Clone)]
 pub struct RegisterConfig {
-    /// How AWS is reached.
-    pub access: Access,
-    /// What is logged.
-    pub log: Targets,
-    /// `DEPLOYMENTS_TABLE`.
-    pub deployments_table: String,
-    /// `REGISTRY_TABLE`.
-    pub registry_table: String,
-    /// `SECRET_PREFIX`: before a cluster's id in the name of its secret; ends with `/`.
-    pub secret_prefix: String,
+    /// What the check function needs, too.
+    pub shared: Config,
     /// `SECRET_KMS_KEY_ID`: id, ARN or alias of the key for the secrets; `None`: Secrets Manager's own.
     pub secret_kms_key_id: Option<String>,
-    /// `EVENT_BUS_NAME`.
-    pub event_bus: String,
     /// `STATE_MACHINE_ARN`.
     pub state_machine_arn: String,
-    /// `STACK_NAME`: the metrics' dimension `Stack`.
-    pub stack_name: String,
-    /// `DEPLOY_MONITOR_TIMEOUT_SECS`: 10 to 7,200, by default 300.
-    pub timeout_secs: u32,
-    /// `RECORD_TTL_DAYS`: 1 to 3,650, by default 90.
-    pub record_ttl_days: u32,
-    /// `ALLOWED_API_SERVER_CIDRS`, as given; `None` where it is empty, as the template leaves it.
-    pub allowed_api_server_cidrs: Option<String>,
-    /// `EKS_ROLE_ARNS`, with commas between: the roles that may be taken on the way to an EKS cluster.
-    pub eks_role_arns: Vec<String>,
-    /// `EKS_EXTERNAL_ID`: with which they are taken; there where roles are.
-    pub eks_external_id: Option<String>,
 }
 
 /// How AWS is reached: what Lambda puts into the environment of each function.
@@ -111,7 +89,7 @@ impl fmt::Debug for Access {
     }
 }
 
-impl CheckConfig {
+impl Config {
     /// From the environment of the process.
     ///
     /// # Errors
@@ -159,22 +137,10 @@ impl RegisterConfig {
     /// The first variable that is missing or wrong.
     pub fn read(lookup: impl Fn(&str) -> Option<String>) -> Result<Self, ConfigError> {
         let variables = Variables(&lookup);
-        let (eks_role_arns, eks_external_id) = variables.eks()?;
         Ok(Self {
-            access: variables.access()?,
-            log: variables.log()?,
-            deployments_table: variables.required("DEPLOYMENTS_TABLE")?,
-            registry_table: variables.required("REGISTRY_TABLE")?,
-            secret_prefix: variables.secret_prefix()?,
+            shared: Config::read(&lookup)?,
             secret_kms_key_id: variables.optional("SECRET_KMS_KEY_ID"),
-            event_bus: variables.required("EVENT_BUS_NAME")?,
             state_machine_arn: variables.state_machine_arn()?,
-            stack_name: variables.required("STACK_NAME")?,
-            timeout_secs: variables.timeout_secs()?,
-            record_ttl_days: variables.record_ttl_days()?,
-            allowed_api_server_cidrs: variables.optional("ALLOWED_API_SERVER_CIDRS"),
-            eks_role_arns,
-            eks_external_id,
         })
     }
 }
@@ -339,8 +305,8 @@ mod tests {
         list.iter().find(|(known, _)| *known == name).map(|(_, value)| (*value).to_owned())
     }
 
-    fn check(changes: &[(&str, &str)]) -> Result<CheckConfig, ConfigError> {
-        CheckConfig::read(|name| find(changes, name).or_else(|| find(FULL, name)))
+    fn check(changes: &[(&str, &str)]) -> Result<Config, ConfigError> {
+        Config::read(|name| find(changes, name).or_else(|| find(FULL, name)))
     }
 
     fn register(changes: &[(&str, &str)]) -> Result<RegisterConfig, ConfigError> {
@@ -374,21 +340,16 @@ mod tests {
     #[test]
     fn the_register_function_has_what_it_needs_of_its_own() {
         let config = register(&[]).unwrap();
-        assert_eq!(
-            (config.deployments_table.as_str(), config.registry_table.as_str()),
-            ("deployments", "registry")
-        );
-        assert_eq!((config.state_machine_arn.as_str(), config.stack_name.as_str()), (MACHINE, "monitor"));
-        assert_eq!(config.event_bus, "monitor-deployments");
-        assert_eq!(config.secret_kms_key_id, None);
-        assert_eq!((config.timeout_secs, config.record_ttl_days), (300, 90));
-        assert_eq!((config.eks_role_arns, config.eks_external_id), (Vec::new(), None));
+        assert_eq!((config.state_machine_arn.as_str(), config.secret_kms_key_id), (MACHINE, None));
+        let shared = config.shared;
+        assert_eq!((shared.stack_name.as_str(), shared.timeout_secs), ("monitor", 300));
+        assert_eq!((shared.eks_role_arns, shared.eks_external_id), (Vec::new(), None));
 
         let config =
             register(&[("SECRET_KMS_KEY_ID", "alias/monitor"), ("DEPLOY_MONITOR_TIMEOUT_SECS", "60")]);
         let config = config.unwrap();
         assert_eq!(config.secret_kms_key_id.as_deref(), Some("alias/monitor"));
-        assert_eq!(config.timeout_secs, 60);
+        assert_eq!(config.shared.timeout_secs, 60);
     }
 
     #[test]
@@ -408,7 +369,7 @@ mod tests {
             let known = |name: &str| find(FULL, name).filter(|_| name != missing);
             let refused = RegisterConfig::read(known).unwrap_err();
             assert_eq!(refused.to_string(), format!("{missing} is not set"));
-            let checked = CheckConfig::read(known).map(drop).map_err(|error| error.to_string());
+            let checked = Config::read(known).map(drop).map_err(|error| error.to_string());
             let needed = both.contains(&missing);
             assert_eq!(checked, if needed { Err(format!("{missing} is not set")) } else { Ok(()) });
         }
@@ -423,7 +384,7 @@ mod tests {
             (ours.eks_role_arns, ours.eks_external_id.as_deref()),
             (roles.map(str::to_owned).to_vec(), Some("stack-4711"))
         );
-        assert_eq!(theirs.eks_role_arns, roles);
+        assert_eq!(theirs.shared.eks_role_arns, roles);
         let refused = ConfigError::Missing("EKS_EXTERNAL_ID");
         assert_eq!(check(&both[..1]).unwrap_err(), refused);
         assert_eq!(register(&both[..1]).unwrap_err(), refused);
