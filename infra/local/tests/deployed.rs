@@ -107,10 +107,9 @@ impl World {
 
 const KEYS: &[&str] = &["AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"];
 
-fn without(names: &[&str]) -> impl Fn(&mut Command) + use<> {
-    let names: Vec<_> = names.iter().map(|it| (*it).to_owned()).collect();
+fn without(names: &'static [&'static str]) -> impl Fn(&mut Command) {
     move |command| {
-        for name in &names {
+        for name in names {
             command.env_remove(name);
         }
     }
@@ -228,10 +227,8 @@ fn kubectl(folder: &Folder, code: u8) -> String {
         manifests.display(),
         words.display()
     );
-    let bin = folder.0.join(format!("bin-{code}"));
-    fs::create_dir_all(&bin).unwrap();
-    folder.script(&format!("bin-{code}/kubectl"), &script);
-    format!("{}:{}", bin.display(), std::env::var_os("PATH").unwrap().to_str().unwrap())
+    let kubectl = folder.script(&format!("bin-{code}/kubectl"), &script);
+    format!("{}:{}", kubectl.parent().unwrap().display(), std::env::var_os("PATH").unwrap().to_str().unwrap())
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -371,20 +368,18 @@ async fn the_ca_of_a_proxy_that_opens_tls_is_taken_from_a_file() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn each_profile_that_the_aws_cli_knows_signs() {
     const LOGIN: &str = "arn:aws:sts::123456789012:assumed-role/Deployer/me";
+    // The names of the AWS CLI's caches: the SHA-1 of the session's name, the SHA-256 of its ARN.
+    const SSO_CACHE: &str = ".aws/sso/cache/34c6fceca75e456f25e7e99531e2425c6c1de443.json";
+    let hash: String = Sha256::digest(LOGIN).iter().map(|byte| format!("{byte:02x}")).collect();
+    let login_cache = format!(".aws/login/cache/{hash}.json");
     let world = World::new().await;
-    let write = |name: String, text: String| {
-        let path = world.folder.0.join(name);
-        fs::create_dir_all(path.parent().unwrap()).unwrap();
-        fs::write(path, text).unwrap();
-    };
     let given = json!({
         "Version": 1, "AccessKeyId": KEY_ID, "SecretAccessKey": SECRET, "SessionToken": SESSION,
         "Expiration": "2999-01-01T00:00:00Z",
     });
     let process = world.folder.script("process", &format!("echo '{given}'"));
-    // The names of the AWS CLI's caches: the SHA-1 of the session's name, the SHA-256 of its ARN.
     let sso = json!({"accessToken": SSO_TOKEN, "expiresAt": "2999-01-01T00:00:00Z"});
-    write(".aws/sso/cache/34c6fceca75e456f25e7e99531e2425c6c1de443.json".to_owned(), sso.to_string());
+    world.folder.write(SSO_CACHE, &sso.to_string());
     let login = json!({
         "accessToken": {
             "accessKeyId": KEY_ID, "secretAccessKey": SECRET, "sessionToken": SESSION, "accountId": ACCOUNT,
@@ -393,8 +388,7 @@ async fn each_profile_that_the_aws_cli_knows_signs() {
         "tokenType": "aws_sigv4", "refreshToken": "r", "clientId": "arn:aws:signin:::devtools/same-device",
         "dpopKey": "only for a refresh",
     });
-    let name: String = Sha256::digest(LOGIN).iter().map(|byte| format!("{byte:02x}")).collect();
-    write(format!(".aws/login/cache/{name}.json"), login.to_string());
+    world.folder.write(&login_cache, &login.to_string());
     let config = format!(
         "[profile process]\nregion = {REGION}\ncredential_process = {}\n\
          [sso-session dev]\nsso_region = {REGION}\nsso_start_url = https://dev.awsapps.com/start\n\
@@ -405,7 +399,7 @@ async fn each_profile_that_the_aws_cli_knows_signs() {
          role_arn = arn:aws:iam::{ACCOUNT}:role/{ROLE}\n",
         process.display()
     );
-    write(".aws/config".to_owned(), config);
+    world.folder.write(".aws/config", &config);
     let at_home = |command: &mut Command| {
         without(KEYS)(command);
         command.env_remove("AWS_REGION").env("HOME", &world.folder.0);
@@ -427,7 +421,7 @@ async fn each_profile_that_the_aws_cli_knows_signs() {
     let unknown = [&list[..], &["--profile", "play"]].concat();
     world.run_with(&unknown, at_home).with(3, &[], &["play", "--profile"]);
     // A session that has ended is somebody's to begin anew.
-    write(".aws/sso/cache/34c6fceca75e456f25e7e99531e2425c6c1de443.json".to_owned(), "{}".to_owned());
+    world.folder.write(SSO_CACHE, "{}");
     let ended = [&list[..], &["--profile", "sso"]].concat();
     world.run_with(&ended, at_home).with(3, &[], &["no AWS credentials", "aws sso login"]);
     world.end().await;

@@ -102,17 +102,18 @@ fn images(steps: &[Step], done: usize) -> Vec<(&'static str, Vec<u8>)> {
     }
     images.push(("killed", killed));
     let synced = before.iter().rposition(|it| matches!(it, Step::Sync)).map_or(0, |at| at + 1);
-    let (safe, unsafe_) = before.split_at(synced);
+    let mut safe = Vec::new();
+    apply(&mut safe, &before[..synced]);
+    let unsafe_ = before[synced..].iter().enumerate();
     // A disk writes what it was not told to sync in any order.
     let written = [
         ("without power, nothing was written", None),
         ("without power, every other write was done", Some(0)),
         ("without power, the others were done", Some(1)),
     ];
-    for (what, parity) in written.into_iter().filter(|_| !unsafe_.is_empty()) {
-        let mut image = Vec::new();
-        apply(&mut image, safe);
-        let done = unsafe_.iter().enumerate().filter(|(number, _)| Some(number % 2) == parity);
+    for (what, parity) in written.into_iter().filter(|_| synced < done) {
+        let mut image = safe.clone();
+        let done = unsafe_.clone().filter(|(number, _)| Some(number % 2) == parity);
         apply(&mut image, done.map(|(_, step)| step));
         images.push((what, image));
     }
